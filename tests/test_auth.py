@@ -256,6 +256,14 @@ def test_stdio_caller_uses_the_server_token() -> None:
     assert CLOSED.authenticate_local(OWN).name == OWN_NAME
 
 
+def test_journal_is_read_without_a_valid_token() -> None:
+    assert CLOSED.local_reader() == CLOSED.authenticate_local()
+    for token in (None, "", "r8_your_token"):
+        reader = Access(server_token=token).local_reader()
+        assert reader.visible_callers == ("server",)
+        assert reader.own_token == (token or None)
+
+
 def test_callers_see_only_their_own_batches_and_admin_also_those_of_the_server() -> None:
     admin, server = Caller("admin", SERVER), Caller("server", SERVER)
     own, other = Caller(OWN_NAME, OWN), Caller("token:other", "r8_other")

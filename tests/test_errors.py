@@ -22,6 +22,21 @@ def test_equal_problems_are_reported_once_with_their_task_numbers() -> None:
     assert error.problems == tuple(wrong)
 
 
+@pytest.mark.parametrize(
+    ("clause", "sentence"),
+    [
+        ("seed 'x' is not a number", "seed 'x' is not a number."),
+        ("It is wrong.", "It is wrong."),
+        ("model 'y' is unknown: did you mean z?", "model 'y' is unknown: did you mean z?"),
+        ("It is cut…", "It is cut…"),
+    ],
+)
+def test_problem_ends_its_sentence_once(clause: str, sentence: str) -> None:
+    problem = TaskProblem(0, "seed", clause)
+    assert problem.error == sentence
+    assert str(refusal_of([problem])) == f"task 0: {sentence}"
+
+
 def test_several_problems_of_one_task_name_it_once() -> None:
     error = refusal_of(
         [TaskProblem(3, "a", "a is wrong: did you mean b?"), TaskProblem(3, "c", "c.")]
@@ -65,3 +80,18 @@ def test_serialised_problem_omits_absent_values() -> None:
         "error": "x.",
     }
     assert TaskProblem(None, None, "x.").as_json() == {"error": "x."}
+
+
+def test_serialised_error_has_its_problems_only_if_it_has_any() -> None:
+    assert InvalidInput("x.").as_json() == {
+        "error": "x.",
+        "error_code": "invalid_input",
+        "retryable": False,
+    }
+    problem = TaskProblem(1, "seed", "seed is wrong.")
+    assert refusal_of([problem]).as_json() == {
+        "error": "task 1: seed is wrong.",
+        "error_code": "invalid_input",
+        "retryable": False,
+        "problems": [problem.as_json()],
+    }

@@ -12,8 +12,9 @@ import pytest
 from conftest import settings_for
 from replicate_mcp.app.app import App
 from replicate_mcp.errors import InvalidInput
-from replicate_mcp.settings import load_settings, read_settings, read_sources, state_file
+from replicate_mcp.settings_loader import load_settings, read_settings, read_sources
 from replicate_mcp.simulator import Simulator
+from replicate_mcp.user_files import state_file
 
 
 @pytest.mark.parametrize(

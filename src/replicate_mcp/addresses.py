@@ -1,19 +1,43 @@
-"""Validation of the server addresses in settings."""
+"""Host names and URLs: loopback, names without ports, and server addresses in settings."""
 
 import contextlib
 import ipaddress
 import re
 from urllib.parse import urlsplit
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine, without brackets."""
+
 NOT_HTTPS = "must be an https address, or http on loopback"
 
 _WRONG_PORT = "must have a port from 1 to 65535, or none"
 _HOST_AND_PORT = re.compile(r"[a-z]+://([^/\[\]]*|\[[^/\]]*\]):[^/]*", re.IGNORECASE)
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is reachable from this machine only."""
+    return host in LOOPBACK
 
 
 def is_loopback_url(url: str) -> bool:
     """Return whether the host of `url` is this machine."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    return is_loopback(urlsplit(url).hostname or "")
+
+
+def is_ip_address(host: str) -> bool:
+    """Return whether `host` is an IP address, without brackets and port."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(host: str) -> str:
+    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" if it is invalid."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return (found["address"] or found["name"]) if found else ""
 
 
 def address_problem(url: str) -> str | None:
@@ -44,8 +68,8 @@ def address_problem(url: str) -> str | None:
 
 def _is_host(name: str) -> bool:
     """Return whether `name` is an IP address or has the form of a host name."""
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(name))
+    if is_ip_address(name):
+        return True
     if name.isascii() and "xn--" not in name:
         return re.fullmatch(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", name) is not None
     import idna

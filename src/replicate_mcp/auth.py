@@ -13,13 +13,12 @@ Invalid credentials are refused; they never fall through to the next tier.
 
 import hashlib
 import hmac
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from replicate_mcp.addresses import host_name, is_ip_address, is_loopback
 from replicate_mcp.errors import (
     BackendUnavailable,
     InvalidInput,
@@ -29,6 +28,7 @@ from replicate_mcp.errors import (
     Unauthorized,
 )
 from replicate_mcp.placeholders import NOT_A_TOKEN, placeholder
+from replicate_mcp.proxy_headers import is_proxy_header
 from replicate_mcp.refused_credentials import RefusedCredentials
 
 NO_CREDENTIALS_MESSAGE = (
@@ -62,8 +62,7 @@ NOT_JSON = (
     "application/json`: this prevents cross-site form posts."
 )
 EMPTY_CREDENTIALS = (
-    "What was sent as a Replicate token is empty, or no token: send one that begins with r8_, or "
-    "none."
+    "The Replicate token is empty or malformed: send one that begins with r8_, or leave it out."
 )
 WRONG_BEARER = "`Authorization` must be `Bearer r8_…`, with a Replicate token."
 
@@ -82,64 +81,6 @@ REPLICATE_UNREACHABLE = (
 
 ADMIN_HEADER = "x-admin-api-key"
 OWN_KEY_HEADER = "x-replicate-api-key"
-
-_PROXY_HEADERS = frozenset(
-    {
-        "cdn-loop",
-        "client-ip",
-        "forwarded",
-        "true-client-ip",
-        "via",
-        "x-arr-log-id",
-        "x-arr-ssl",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-forwarded",
-        "x-from-cdn",
-        "x-host",
-        "x-proxyuser-ip",
-        "x-real-ip",
-        "x-request-start",
-        "x-scheme",
-        "x-url-scheme",
-        "x-varnish",
-    }
-)
-_PROXY_PREFIXES = (
-    "ali-cdn-",
-    "cf-",
-    "cloudfront-",
-    "do-connecting-",
-    "fastly-",
-    "fly-",
-    "incap-",
-    "ngrok-",
-    "rndr-",
-    "tailscale-",
-    "x-akamai-",
-    "x-amz-cf-",
-    "x-amzn-",
-    "x-appengine-",
-    "x-azure-",
-    "x-cloud-trace-",
-    "x-envoy-",
-    "x-fastly-",
-    "x-fd-",
-    "x-forwarded-",
-    "x-goog-",
-    "x-ms-proxy",
-    "x-nf-",
-    "x-ngrok-",
-    "x-original-",
-    "x-railway-",
-    "x-sucuri-",
-    "x-vercel-",
-)
-"""Headers that proxies and tunnels add, and the prefixes of known vendors' headers."""
-
-_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:[0-9]*)?")
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +145,7 @@ class HttpRequest:
     is_of_own_user: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     def credential_mark(self) -> str:
-        """Return a fingerprint of the key or token in the headers; "" if there is none.
+        """Return a fingerprint of the key or token in the headers; "" if absent.
 
         It does not reveal whether the credential is valid.
 
@@ -222,8 +163,8 @@ class Access:
     """Rules and credentials with which a server authenticates its callers.
 
     Attributes:
-        server_token: the server's own Replicate token; None if there is none.
-        admin_key: the admin key; None if there is none, and then no key matches.
+        server_token: the server's own Replicate token; None if absent.
+        admin_key: the admin key; None for no key, and then none matches.
         listens_on_loopback: whether only this machine can connect; meaningless on stdio.
         allow_local: whether programs of the server's own user that connect over loopback may use
             the server's token.
@@ -263,13 +204,25 @@ class Access:
             return Caller(f"token:{fingerprint(token)}", token)
         return self._server()
 
+    def local_reader(self) -> Caller:
+        """Return this machine's user as a reader of the journal, with or without a valid token.
+
+        Replicate is not called. Hosts often keep the token in their own configuration, while the
+        batches of the servers they start are in this user's state file.
+
+        Raises:
+            InvalidInput: the settings cannot be used.
+        """
+        self.check_settings()
+        return Caller("server", self.server_token or None)
+
     def authenticate(self, request: HttpRequest, own_token: object = None) -> Caller:
         """Return the caller of an HTTP request.
 
         Args:
             request: the request's headers and source.
             own_token: the token sent inside the request, as `credentials` in a body or in MCP's
-                `_meta`; None if there is none.
+                `_meta`; None if absent.
 
         Raises:
             Unauthorized: the caller is unknown, or a credential is wrong.
@@ -343,12 +296,12 @@ class Access:
         if self.allow_anonymous:
             return None if self._is_own_host(host_name(host)) else UNKNOWN_HOST
         # A server with another name is reached through a proxy, which may not identify itself.
-        has_another_name = any(name not in _LOOPBACK for name in self.allowed_hosts)
+        has_another_name = not all(map(is_loopback, self.allowed_hosts))
         if not (self.allow_local and self.listens_on_loopback) or has_another_name:
             return UNKNOWN_CALLER
-        if host_name(host) not in _LOOPBACK:
+        if not is_loopback(host_name(host)):
             return NOT_LOCAL.format(reason=FOREIGN_HOST)
-        if any(map(_is_of_a_proxy, request.headers)):
+        if any(map(is_proxy_header, request.headers)):
             return NOT_LOCAL.format(reason="this request came through a proxy")
         if not request.is_of_own_user():
             return NOT_LOCAL.format(reason="this connection belongs to another user")
@@ -356,7 +309,7 @@ class Access:
 
     def _is_own_host(self, name: str) -> bool:
         """Return whether `name` cannot be a foreign DNS name that resolves to this machine."""
-        return name in _LOOPBACK or _is_address(name) or name in self.allowed_hosts
+        return is_loopback(name) or is_ip_address(name) or name in self.allowed_hosts
 
     def _is_own_origin(self, origin: str | None, host: str) -> bool:
         """Return whether a calling web page, if there is one, was served by this server.
@@ -373,17 +326,12 @@ class Access:
         name = host_name(place)
         if name in self.allowed_hosts:
             return True
-        return place == host and (name in _LOOPBACK or _is_address(name))
+        return place == host and (is_loopback(name) or is_ip_address(name))
 
 
 def fingerprint(token: str) -> str:
     """Return 16 hexadecimal digits that identify a token where it must not be written."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()[:16]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a server that listens on `host` is reachable from this machine only."""
-    return host in _LOOPBACK
 
 
 def _own_token(inside: object, headers: Mapping[str, str]) -> str | None:
@@ -421,23 +369,3 @@ def validate_token(token: object) -> str | None:
             "The Replicate token contains whitespace or invalid characters: copy it again."
         )
     return token
-
-
-def _is_of_a_proxy(header: str) -> bool:
-    # Some servers treat `_` in header names as `-`.
-    name = header.replace("_", "-")
-    return name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def host_name(host: str) -> str:
-    """Return a host without its port (`localhost:8000`, `[::1]:8000`); "" if it is invalid."""
-    found = _HOST.fullmatch(host.strip().lower())
-    return (found["address"] or found["name"]) if found else ""

@@ -5,7 +5,7 @@ Inner packages raise them; the interfaces (MCP tools, HTTP routes, the command l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from replicate_mcp.text import one_line, with_full_stop
 
@@ -51,7 +51,8 @@ class TaskProblem:
     Attributes:
         task_index: the task's position in the request, from 0; None for the request itself.
         field: the field or model input with the fault; None for the task as a whole.
-        error: a sentence that names the field, without the task's number.
+        error: a sentence that names the field, without the task's number; a clause gets its full
+            stop here.
         code: the `error_code` of a task that fails with it.
     """
 
@@ -59,6 +60,10 @@ class TaskProblem:
     field: str | None
     error: str
     code: ErrorCode = "invalid_input"
+
+    def __post_init__(self) -> None:
+        """End the sentence."""
+        object.__setattr__(self, "error", with_full_stop(self.error))
 
     def as_json(self) -> dict[str, int | str]:
         """Return the wire form: `task_index`, `field` and `error`, without absent values."""
@@ -82,6 +87,17 @@ class ReplicateMcpError(Exception):
     def __str__(self) -> str:
         """Return the message, with `?` for unpaired surrogates, which cannot be encoded."""
         return super().__str__().encode(errors="replace").decode()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the wire form: `error`, `error_code`, `retryable`, and `problems` if any."""
+        fields: dict[str, Any] = {
+            "error": str(self),
+            "error_code": self.code,
+            "retryable": self.retryable,
+        }
+        if self.problems:
+            fields["problems"] = [problem.as_json() for problem in self.problems]
+        return fields
 
 
 class InvalidInput(ReplicateMcpError):

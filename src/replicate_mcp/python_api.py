@@ -23,7 +23,7 @@ from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
 from replicate_mcp.semaphores.context_permits import ContextPermit
 from replicate_mcp.semaphores.names import unknown_semaphore
-from replicate_mcp.settings import load_settings
+from replicate_mcp.settings_loader import load_settings
 
 if TYPE_CHECKING:
     from replicate_mcp.semaphores.status import SemaphoreStatus

@@ -47,8 +47,8 @@ def escaped(text: str) -> str:
 
 
 def with_full_stop(sentence: str) -> str:
-    """Return `sentence` with a full stop, unless it ends with `.`, `?` or `!`."""
-    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+    """Return `sentence` with a full stop, unless it ends with `.`, `?`, `!` or `…`."""
+    return sentence if sentence.endswith((".", "?", "!", "…")) else f"{sentence}."
 
 
 def _replacement(character: str) -> str:

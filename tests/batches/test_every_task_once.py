@@ -115,7 +115,7 @@ async def deliver_every_task_once(
             answer_page = page(counts_of(state), rows, after=cursor)
             seen += [*answer_page.successful_results, *answer_page.failed_results]
             cursor = answer_page.cursor
-            if answer_page.next_step is None:
+            if cursor == answer_page.successful_count + answer_page.failed_count:
                 break
         assert state.status == "completed"
         assert (state.succeeded, state.failed) == (

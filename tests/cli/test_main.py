@@ -69,7 +69,7 @@ def test_startup_loads_no_certificates() -> None:
     program = (
         "import sys\n"
         "import replicate_mcp.cli.commands.serve, replicate_mcp.mcp_server.server\n"
-        "from replicate_mcp.settings import load_settings\n"
+        "from replicate_mcp.settings_loader import load_settings\n"
         "from replicate_mcp import tls\n"
         "load_settings()\n"
         "heavy = {'truststore', 'certifi', 'httpx'} & set(sys.modules)\n"

@@ -17,7 +17,8 @@ from deploy.files import ROOT, compose, given, health_check
 from deploy.proxy import CADDYFILE
 from http_api.conftest import running_server
 from replicate_mcp.backends.redis.config_checks import config_warnings
-from replicate_mcp.settings import SETTING_NAMES, load_settings
+from replicate_mcp.settings import SETTING_NAMES
+from replicate_mcp.settings_loader import load_settings
 from replicate_mcp.simulator import Simulator
 
 REPLICAS = ("replica-1", "replica-2")

@@ -21,11 +21,12 @@ from docs.powershell import in_bash
 from docs.sandbox import Sandbox
 from replicate_mcp.auth import Access, HttpRequest
 from replicate_mcp.cli.install.hosts import HOSTS
-from replicate_mcp.http_api.responses import ErrorBody
+from replicate_mcp.http_api.error_responses import ErrorBody
 from replicate_mcp.mcp_server.auth import token_in
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.platform.paths import Machine
-from replicate_mcp.settings import SETTING_NAMES, load_settings
+from replicate_mcp.settings import SETTING_NAMES
+from replicate_mcp.settings_loader import load_settings
 from replicate_mcp.tasks.result import BatchResult
 
 HOST_OF = {"vs-code": "vscode", "cursor": "cursor"}

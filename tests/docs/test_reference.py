@@ -12,7 +12,7 @@ from http_api.conftest import Serve, Server
 from replicate_mcp import __all__ as public_names
 from replicate_mcp.cli.main import COMMANDS, Command
 from replicate_mcp.errors import ERROR_CODES, IdempotencyKeyConflict, UnknownBatch
-from replicate_mcp.http_api.responses import STATUSES, ErrorBody, refusal
+from replicate_mcp.http_api.error_responses import STATUSES, ErrorBody, status_of
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS
@@ -73,7 +73,7 @@ def test_every_error_has_its_solution_and_its_status() -> None:
     named = section(page("errors.md").replace("# Error", "## Error", 1), "Error codes")
     specific = named.partition("`invalid_input` uses a more specific HTTP status")[2]
     for refused in (UnknownBatch(""), IdempotencyKeyConflict("")):
-        assert f"| {refusal(refused)[0]} |" in specific
+        assert f"| {status_of(refused)} |" in specific
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != DOCUMENTED_BY_HELP])

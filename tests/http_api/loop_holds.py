@@ -19,7 +19,7 @@ run = asyncio.Handle._run
 loop_thread = threading.get_ident()
 running_since, stack = None, ""
 
-def watch():  # Where a long callback is, so that a failing test says what to look at.
+def watch():  # Where a long callback is, for the message of a failing test.
     global stack
     while True:
         time.sleep(0.01)
@@ -55,10 +55,10 @@ asyncio.Handle._run = measured
 asyncio.TimerHandle._run = measured
 
 def write(*_):
-    told = sorted(holds, reverse=True)[:5]
+    longest = sorted(holds, reverse=True)[:5]
     holds.clear()
     with open(path + ".part", "w") as file:
-        json.dump(told, file)
+        json.dump(longest, file)
     import os
     os.replace(path + ".part", path)
 

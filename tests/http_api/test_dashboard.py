@@ -390,7 +390,7 @@ def test_admin_registers_and_resizes_semaphores(
     expect(page.get_by_role("button", name="Register a semaphore")).to_have_count(0)
     page.get_by_role("button", name="Sign in").click()
     visit.sign_in("Admin key", "wrong")
-    expect(page.get_by_role("alert").first).to_contain_text("X-Admin-API-Key is wrong")
+    expect(page.get_by_role("alert").first).to_contain_text("Invalid X-Admin-API-Key")
     visit.sign_in("Admin key", ADMIN_KEY)
     page.get_by_role("button", name="Register a semaphore").click()
     form = page.get_by_role("form", name="Register a semaphore")

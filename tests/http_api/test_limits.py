@@ -76,7 +76,7 @@ def test_slow_headers_time_out_with_408_while_other_requests_are_served(
         slow.drip("x")
         answered = slow.rest()
         assert answered.startswith("HTTP/1.1 408 ")
-        assert "headers came too slowly" in body_of(answered)["error"]
+        assert "headers arrived too slowly" in body_of(answered)["error"]
         with wire_to(server.url) as again:  # The connection's next request has the same limits.
             again.send(request("GET", "/models"))
             assert again.headers().startswith("HTTP/1.1 200 ")

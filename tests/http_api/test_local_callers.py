@@ -18,10 +18,10 @@ OWN = {"authorization": "Bearer r8_other_1"}
 
 COUNTED = """
 import sys
-def hear(event, arguments):
+def report(event, arguments):
     if event == "open" and str(arguments[0]).startswith("/proc/net/tcp"):
         print("reads", arguments[0], file=sys.stderr, flush=True)
-sys.addaudithook(hear)
+sys.addaudithook(report)
 from replicate_mcp.cli.main import main
 sys.exit(main())
 """

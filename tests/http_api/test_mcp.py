@@ -278,7 +278,7 @@ def test_mcp_requests_are_authenticated_by_http_headers(serve: Serve, simulator:
             return httpx.post(url, json=body, headers=usual | named, timeout=30).text
 
         assert "Authentication required" in answer()
-        assert "X-Admin-API-Key is wrong" in answer(x_admin_api_key="wrong")
+        assert "Invalid X-Admin-API-Key" in answer(x_admin_api_key="wrong")
         assert "Authentication required" in answer(origin="https://evil.example.com")
         assert simulator.account("acme")["created"] == 0
         assert '"successful_count":1' in answer(authorization="Bearer r8_other_1").replace(" ", "")

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from replicate_mcp.http_api.error_responses import TooManyRequests
 from replicate_mcp.http_api.limits.config import Limits
+from replicate_mcp.http_api.limits.exceptions import TooManyRequests
 from replicate_mcp.http_api.limits.mcp_sessions import McpSessions
 from replicate_mcp.http_api.limits.quota import quota_keys
 

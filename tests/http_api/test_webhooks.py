@@ -15,7 +15,7 @@ from replicate_mcp.simulator import Simulator
 PREDICT_SECONDS = 4
 
 SOONER = FALLBACK_POLL_SECONDS - 2
-"""Seconds after which a prediction is looked at that nobody told the end of, nearly."""
+"""Seconds shortly before a prediction without a webhook is polled."""
 
 OWN = {"x_replicate_api_key": "r8_other_1"}
 
@@ -54,7 +54,7 @@ def test_webhook_received_by_another_server_ends_the_wait_without_polling(
             made, polls = make(makes, simulator, **headers)
             assert made["successful_count"] == 5
             assert time.monotonic() - began < SOONER
-            assert polls == 10, "once when it was found in the list, once when its end was told"
+            assert polls == 10, "one poll when it was found in the list, one after its webhook"
         assert [each["webhook"] for each in simulator.predictions()] == (
             [f"{receiver.url}/webhooks/replicate/other"] * 10
         )
@@ -119,7 +119,7 @@ def test_unverifiable_webhooks_are_limited_in_number(serve: Serve) -> None:
             return Counter(answer.status_code for answer in answers)
 
         assert post_statuses("one", 110) == {204: 100, 503: 10}
-        assert post_statuses("two", 5) == {204: 5}, "others have room, whoever knows of one"
+        assert post_statuses("two", 5) == {204: 5}, "another account has room of its own"
         assert post_statuses("three", 110) == {204: 100, 503: 10}
         assert post_statuses("four", 110) == {204: 95, 503: 15}
 

@@ -91,7 +91,7 @@ async def test_client_without_elicitation_gets_an_explanatory_error(
         assert "asks for 3 images, more than the 2 above which" in text(refused)
         assert "have REPLICATE_MCP_CONFIRM_ABOVE raised" in text(refused)
         wrong = await client.call_tool("generate_images", {"tasks": [{"prompt": ""}] * 3})
-        assert "prompt is empty" in text(wrong), "what is wrong is told before anybody is asked"
+        assert "prompt is empty" in text(wrong), "errors are reported before the question"
         fewer = await client.call_tool("generate_images", {"tasks": THREE["tasks"][1:]})
     assert structured(fewer)["successful_count"] == 1
     assert simulator.account("acme")["created"] == 1
@@ -166,7 +166,7 @@ async def test_repeated_confirmation_starts_one_batch(
                 await answered(client, asked, **changes)
 
         second = await question(client)
-        assert text(await answered(client, second, "decline")).startswith("Nothing was made")
+        assert text(await answered(client, second, "decline")).startswith("Nothing was created")
         third = structured(await answered(client, await question(client)))
         assert third["batch_id"] not in batches
     assert simulator.account("acme")["created"] == 4

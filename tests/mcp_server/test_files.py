@@ -140,10 +140,10 @@ async def test_forbidden_path_is_rejected_before_anything_is_sent(
         (
             EDIT,
             {"input_image": ["red.png"]},
-            "is a list, one URL is wanted: did you mean 'red.png'?",
+            "is a list, not one URL: did you mean 'red.png'?",
         ),
-        (EDIT, {"input_image": "['red.png']"}, "'['red.png']' is JSON text, one URL is wanted"),
-        (EDIT, {"input_image": '["red.png"'}, "is JSON text, one URL is wanted"),
+        (EDIT, {"input_image": "['red.png']"}, "'['red.png']' is JSON text, not one URL"),
+        (EDIT, {"input_image": '["red.png"'}, "is JSON text, not one URL"),
         (EDIT, {"input_image": "sandbox:/mnt/data/red.png"}, "is not a URL: give an https:// link"),
         (EDIT, {"input_image": "content:red"}, "'content:red' is not there"),
         (COMBINE, {"image_input": "['red.png'"}, "image_input is JSON text"),

@@ -14,7 +14,7 @@ from replicate_mcp.cli import diagnostics, executable
 from replicate_mcp.cli.commands import simulate
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.platform import shell
-from replicate_mcp.settings import load_settings
+from replicate_mcp.settings_loader import load_settings
 from replicate_mcp.simulator import __main__ as simulator
 
 PYTHON = r"C:\Program Files\Python\python.exe"

@@ -137,7 +137,7 @@ def test_blank_optional_prompt_is_omitted() -> None:
         ("options", "rank=2", "options 'rank=2' is not an object"),
         ("seed", 42.5, "seed 42.5 is not a whole number"),
         ("seed", 1e300, "seed is a number of more than 64 bits"),
-        ("seed", "42", "seed '42' is text, a whole number is wanted: did you mean 42?"),
+        ("seed", "42", "seed '42' is text, not a whole number: did you mean 42?"),
         ("scale", 0.25, "scale 0.25 is not a multiple of 0.1"),
         ("width", 1020, "width 1020 is not a multiple of 8"),
     ],

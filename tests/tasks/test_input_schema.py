@@ -176,14 +176,14 @@ SCHNELL_INPUTS = (
         ("num_outputs", 2.5, "num_outputs 2.5 is not a whole number"),
         ("num_outputs", True, "num_outputs true is not a whole number"),
         ("seed", "abc", "seed 'abc' is not a whole number"),
-        ("seed", "42", "seed '42' is text, a whole number is wanted: did you mean 42?"),
-        ("seed", "42.0", "seed '42.0' is text, a whole number is wanted: did you mean 42?"),
+        ("seed", "42", "seed '42' is text, not a whole number: did you mean 42?"),
+        ("seed", "42.0", "seed '42.0' is text, not a whole number: did you mean 42?"),
         ("seed", "1e999", "seed '1e999' is not a whole number"),
         ("seed", 2**70, "seed is a number of more than 64 bits"),
         ("seed", [7], "seed [7] is not a whole number"),
-        ("go_fast", "True", "go_fast 'True' is text, true or false is wanted: did you mean true?"),
+        ("go_fast", "True", "go_fast 'True' is text, not true or false: did you mean true?"),
         ("go_fast", 1, "go_fast 1 is not true or false"),
-        ("prompt", 42, "prompt 42 is a number, text is wanted: did you mean '42'?"),
+        ("prompt", 42, "prompt 42 is a number, not text: did you mean '42'?"),
         ("prompt", {"text": "a"}, 'prompt {"text": "a"} is not text'),
         ("prompt", "a\ud800", "prompt contains half a character, an unpaired surrogate"),
         ("prompt", ["a\x07" * 100], 'prompt ["' + "a\\u0007" * 8 + "a… is not text"),
@@ -230,18 +230,18 @@ def test_invalid_input_of_flux_schnell_is_reported(
         (
             "flux-kontext-max",
             {"prompt": "a", "input_image": ["https://x/cat.png"]},
-            'input_image ["https://x/cat.png"] is a list, one URL is wanted: '
+            'input_image ["https://x/cat.png"] is a list, not one URL: '
             "did you mean 'https://x/cat.png'?",
         ),
         (
             "flux-kontext-max",
             {"prompt": "a", "input_image": ["https://x/1.png", "https://x/2.png"]},
-            'input_image ["https://x/1.png", "https://x/2.png"] is a list, one URL is wanted',
+            'input_image ["https://x/1.png", "https://x/2.png"] is a list, not one URL',
         ),
         (
             "flux-kontext-max",
             {"prompt": "a", "input_image": "['cat.png']"},
-            "input_image '['cat.png']' is JSON text, one URL is wanted: give it alone",
+            "input_image '['cat.png']' is JSON text, not one URL: give the URL alone",
         ),
         (
             "flux-kontext-max",
@@ -282,16 +282,16 @@ def test_invalid_input_of_flux_schnell_is_reported(
             "'image' is not an input of this model: did you mean 'input_images'? "
             "Its inputs: prompt, input_images, number_of_images, quality, output_format",
         ),
-        ("odds", {"steps": 0}, "steps 0 is not more than 0, as this model wants"),
-        ("odds", {"steps": 10.0}, "steps 10 is not less than 10, as this model wants"),
-        ("odds", {"steps": "2.5"}, "steps '2.5' is text, a number is wanted: did you mean 2.5?"),
+        ("odds", {"steps": 0}, "steps 0 is not more than 0, as this model requires"),
+        ("odds", {"steps": 10.0}, "steps 10 is not less than 10, as this model requires"),
+        ("odds", {"steps": "2.5"}, "steps '2.5' is text, not a number: did you mean 2.5?"),
         ("odds", {"steps": "much"}, "steps 'much' is not a number"),
         ("odds", {"steps": float("nan")}, "steps is not a finite number"),
         ("odds", {"strength": 0}, "strength 0 is less than 0.1, the least this model takes"),
         ("odds", {"strength": 1.5}, "strength 1.5 is more than 1, the most this model takes"),
         ("odds", {"name": "a"}, "name has 1 character, this model takes at least 2"),
         ("odds", {"name": "abcdef"}, "name has 6 characters, this model takes at most 5"),
-        ("odds", {"tags": [1, "a"]}, "tags[0] 1 is a number, text is wanted: did you mean '1'?"),
+        ("odds", {"tags": [1, "a"]}, "tags[0] 1 is a number, not text: did you mean '1'?"),
         ("odds", {"tags": ["a"]}, "tags has 1 item, this model takes at least 2"),
         (
             "odds",
@@ -304,7 +304,7 @@ def test_invalid_input_of_flux_schnell_is_reported(
         (
             "odds",
             {"options": {"depth": "3"}},
-            "options['depth'] '3' is text, a whole number is wanted: did you mean 3?",
+            "options['depth'] '3' is text, not a whole number: did you mean 3?",
         ),
         ("odds", {"options": 3}, "options 3 is not an object"),
         ("odds", {"options": {"of": {1, 2}}}, "options is nothing that JSON can hold"),
@@ -733,7 +733,7 @@ def test_million_invalid_items_cost_as_much_as_two_hundred(monkeypatch: pytest.M
         document_of({"tags": {"type": "array", "items": {"type": "string"}}})
     )
     (problem,) = schema.problems({"tags": list(range(5_000))})
-    assert problem.sentence.startswith("tags[0] 0 is a number, text is wanted")
+    assert problem.sentence.startswith("tags[0] 0 is a number, not text")
     assert evaluated <= 2 * 200
 
 

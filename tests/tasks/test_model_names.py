@@ -83,7 +83,7 @@ def test_rejection_without_a_near_name_lists_the_short_names() -> None:
         ModelName.parse("x" * 90)
     assert str(refused.value) == (
         f"'{'x' * 80}' is not a model's name (write owner/name, owner/name:version, "
-        f"deployments/owner/name, or a short name: {', '.join(SHORT_NAMES)})"
+        f"deployments/owner/name, or a short name: {', '.join(SHORT_NAMES)})."
     )
 
 

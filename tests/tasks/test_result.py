@@ -1,4 +1,4 @@
-"""Pages of result rows: order, size, and the next call."""
+"""Pages of result rows: order, size, and expired files."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -90,34 +90,6 @@ def test_page_sorts_its_rows_and_continues_the_cursor() -> None:
     assert [row.task_index for row in found.failed_results] == [1, 4]
     assert found.cursor == 5
     assert (found.batch_id, found.total_tasks, found.pending_count) == ("b1", 9, 4)
-
-
-AGAIN = "call get_batch with batch_id=b1 and after="
-
-
-@pytest.mark.parametrize(
-    ("state", "after", "rows", "step"),
-    [
-        ({}, 0, 5, f"The batch is still running: {AGAIN}5 and wait_seconds=45 for what finishes "),
-        ({}, 0, 3, f"2 more finished results are ready: {AGAIN}3."),
-        ({}, 4, 0, f"1 more finished results are ready: {AGAIN}4."),
-        ({"is_stopping": True}, 0, 4, f"1 more finished results are ready: {AGAIN}4."),
-        (
-            {"is_stopping": True},
-            *(5, 0),
-            f"The batch is being stopped: {AGAIN}5 and wait_seconds=45 to see how it ended.",
-        ),
-        ({"status": "completed"}, 2, 2, f"1 more finished results are ready: {AGAIN}4."),
-        ({"status": "completed"}, 2, 3, None),
-        ({"status": "canceled"}, 5, 0, None),
-    ],
-)
-def test_page_names_the_next_call(
-    state: dict[str, Any], after: int, rows: int, step: str | None
-) -> None:
-    found = page(counts(**state), [failed(n) for n in range(rows)], after=after, now=NOW)
-    assert found.next_step == step or (step or "x") in (found.next_step or "")
-    assert (found.next_step is None) == (step is None)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from replicate_mcp.semaphores.backend_calls import BackendCalls
 from replicate_mcp.semaphores.context_permits import ContextQueue
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
-from replicate_mcp.settings import Settings, state_file
+from replicate_mcp.settings import Settings
+from replicate_mcp.user_files import state_file
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup

@@ -25,7 +25,6 @@ from replicate_mcp.tasks.input_schema import InputSchema, count_unchecked
 from replicate_mcp.tasks.json_text import READING_COST, begins_like_json
 from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
-from replicate_mcp.text import with_full_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +260,7 @@ def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProbl
     if model.schema is None:
         return []
     return [
-        TaskProblem(task.index, each.field or None, with_full_stop(each.sentence))
+        TaskProblem(task.index, each.field or None, each.sentence)
         for each in model.schema.problems(task.inputs, effort)
         if each.field not in known
     ]

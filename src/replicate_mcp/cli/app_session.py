@@ -1,4 +1,4 @@
-"""The app and the caller of a single command."""
+"""The app of a single command, and the batches that commands read."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,6 @@ from typing import TypeVar
 import anyio
 
 from replicate_mcp.app.app import App
-from replicate_mcp.auth import Caller
 from replicate_mcp.errors import ReplicateMcpError, UnknownBatch
 from replicate_mcp.settings import Settings
 from replicate_mcp.tasks.result import BatchResult
@@ -34,12 +33,13 @@ def run_in_app(settings: Settings, work: Callable[[App], Awaitable[T]]) -> T:
         raise _reason(group) from None
 
 
-async def result_of(app: App, caller: Caller, batch: str) -> BatchResult:
-    """Return the results of `batch`, or of the newest batch for `latest`.
+async def result_of(app: App, batch: str) -> BatchResult:
+    """Return the results of `batch`, or of the newest batch for `latest`, from the journal.
 
     Raises:
         UnknownBatch: no such batch exists.
     """
+    caller = app.access.local_reader()
     if batch != "latest":
         return await app.batches.result(caller, batch)
     try:
@@ -59,12 +59,3 @@ def _reason(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
     return first
-
-
-def reader(settings: Settings) -> Caller:
-    """Return the caller that reads the journal on this machine.
-
-    No token is needed, since Replicate is not called: hosts often keep the token in their own
-    configuration, while the batches of the servers they start are in this user's state file.
-    """
-    return Caller("server", settings.token or "")

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from replicate_mcp.app.app import App
-from replicate_mcp.auth import Caller
 from replicate_mcp.cli.app_session import run_in_app
 from replicate_mcp.cli.commands.serve import server_token_users
 from replicate_mcp.errors import ReplicateMcpError, Unauthorized
@@ -18,8 +17,10 @@ from replicate_mcp.platform.files import has_modes
 from replicate_mcp.platform.shell import command_line, move_command
 from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError, RequestNotSent
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.settings import BACKEND, Settings, state_file, unknown_setting_warnings
+from replicate_mcp.settings import BACKEND, Settings
+from replicate_mcp.settings_loader import unknown_setting_warnings
 from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.user_files import state_file
 
 BASE_URL = "REPLICATE_BASE_URL"
 
@@ -187,12 +188,10 @@ async def _network(settings: Settings) -> list[Check]:
 
 async def _replicate(app: App, *, has_state: bool) -> list[Check]:
     base_url = app.settings.replicate_base_url
+    wrong = _wrong_token(app)
     # Without a valid token, a 401 still shows that Replicate is reachable.
-    caller = Caller("server", app.settings.token or "none")
-    if (wrong := _wrong_token(app)) is not None and app.settings.token is not None:
-        caller = Caller("server", "none")
+    gateway = Gateway("none" if wrong else app.caller().token, base_url)
     reached = Check("Replicate", True, f"{base_url} answers.")
-    gateway = Gateway(caller.token, base_url)
     try:
         account = await gateway.account()
         model = [await _default_model(app, gateway, account)] if has_state else []
@@ -210,7 +209,7 @@ async def _replicate(app: App, *, has_state: bool) -> list[Check]:
     finally:
         await gateway.aclose()
     known = Check("token", True, f"it belongs to the account {account}.")
-    limits = [await _limits(app, caller)] if has_state and wrong is None else []
+    limits = [await _limits(app)] if has_state and wrong is None else []
     return [reached, wrong or known, *model, *limits]
 
 
@@ -225,23 +224,23 @@ def _wrong_token(app: App) -> Check | None:
 
 async def _default_model(app: App, gateway: Gateway, account: str) -> Check:
     name = app.settings.default_model
-    advice = "set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`"
+    advice = "Set REPLICATE_MCP_DEFAULT_MODEL to one of `replicate-mcp models`."
     try:
         model = await (await app.models()).find(ModelName.parse(name), gateway, account)
     except ValueError as error:
-        return Check("default model", False, f"{error}; {advice}.")
+        return Check("default model", False, f"{error} {advice}")
     except ReplicateApiError as fault:
         return Check("default model", False, f"{name} could not be resolved ({fault}).")
     if model is None:
-        return Check("default model", False, f"Replicate knows no {name}: {advice}.")
+        return Check("default model", False, f"Replicate knows no {name}. {advice}")
     if model.schema is None:
-        return Check("default model", True, f"{name}; its inputs could not be had just now.")
+        return Check("default model", True, f"{name}; its inputs are not available at the moment.")
     return Check("default model", True, f"{name} takes {len(model.schema.fields)} inputs.")
 
 
-async def _limits(app: App, caller: Caller) -> Check:
+async def _limits(app: App) -> Check:
     try:
-        states = await app.semaphores.list_for(caller)
+        states = await app.semaphores.list_for(app.caller())
     except ReplicateMcpError as error:
         return Check("limits", False, str(error))
     said = []

@@ -258,8 +258,8 @@ class Saver:
 def _as_on_disk(target: Path) -> Path:
     """Return the path of an existing file whose name differs only in its Unicode normal form.
 
-    Return `target` itself if there is none. macOS treats both forms of `café.jpg` as one name;
-    elsewhere they are two files that look the same. Case is left to the file system.
+    Return `target` if no such file exists. macOS treats both forms of `café.jpg` as one name;
+    elsewhere they are two files that appear the same. Case is left to the file system.
     """
     if target.name.isascii() or os.path.lexists(target):
         return target

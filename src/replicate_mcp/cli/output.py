@@ -40,9 +40,7 @@ def show(result: BatchResult, *, as_document: bool) -> None:
     own. In a pipe, each file is one line, `filename<TAB>url`, and failures go to stderr.
     """
     if as_document:
-        # All rows are printed, so an agent's `next_step` has no use.
-        whole = result.model_copy(update={"next_step": None})
-        print_json(as_json(whole))
+        print_json(as_json(result))
         return
     console = PrintableConsole()
     if not console.is_terminal:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from replicate_mcp.auth import is_loopback
+from replicate_mcp.addresses import is_loopback
 
 _REQUEST_HEADERS = (
     "authorization",

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from starlette.types import Scope
 
 from replicate_mcp.auth import HTTP_REQUEST, HttpRequest
-from replicate_mcp.http_api.limits.http_protocol import PEER
-from replicate_mcp.http_api.peers import Peer
+from replicate_mcp.http_api.peers import PEER, Peer
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

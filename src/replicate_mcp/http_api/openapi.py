@@ -1,10 +1,15 @@
-"""Parts of `/openapi.json` common to all routes: security schemes and error responses."""
+"""Parts of `/openapi.json` common to all routes: security schemes and error responses.
+
+The schemes are written by hand. Dependencies of `fastapi.security` would read the headers a second
+time, take a malformed credential for an absent one, which `Access` refuses, and could not describe
+that a caller may send none.
+"""
 
 from typing import Any
 
 from fastapi import FastAPI
 
-from replicate_mcp.http_api.responses import ErrorBody
+from replicate_mcp.http_api.error_responses import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 

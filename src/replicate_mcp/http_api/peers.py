@@ -11,6 +11,9 @@ from replicate_mcp.platform.sockets import TCP_TABLES
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+PEER = "peer"
+"""Key of a scope's state with the other end of the request's connection."""
+
 _READS = 2
 """Times that the tables are read: a table that changes during a read can lack a row."""
 

@@ -105,7 +105,7 @@ class GenerateBody(BaseModel):
 
     @property
     def own_token(self) -> str | None:
-        """The caller's token in the body; None if there is none."""
+        """The caller's token in the body; None if absent."""
         if self.credentials is None:
             return None
         return self.credentials.replicate_api_token.get_secret_value()

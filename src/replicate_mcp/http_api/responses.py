@@ -1,54 +1,11 @@
-"""Response bodies and statuses of the HTTP API."""
+"""Response bodies of the HTTP API, without its errors."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from replicate_mcp.errors import (
-    IdempotencyKeyConflict,
-    RefusalCode,
-    ReplicateMcpError,
-    TooManyBatches,
-    UnknownBatch,
-)
 from replicate_mcp.semaphores.status import SemaphoreStatus
-from replicate_mcp.tasks.result import BatchResult, ListedBatch, TaskFailure, TaskSuccess, as_json
-
-STATUSES: dict[RefusalCode, int] = {
-    "invalid_input": 400,
-    "unauthorized": 401,
-    "insufficient_credit": 402,
-    "model_not_found": 404,
-    "content_flagged": 422,
-    "daily_limit": 429,
-    "too_many_requests": 429,
-    "prediction_failed": 502,
-    "no_output": 502,
-    "create_outcome_unknown": 502,
-    "replicate_unavailable": 502,
-    "canceled": 503,
-    "interrupted": 503,
-    "backend_unavailable": 503,
-    "deadline_exceeded": 504,
-}
-"""HTTP status by error code, for errors of a whole request."""
-
-
-class Problem(BaseModel):
-    """One fault of a request: the task's index from 0 and the field, if it concerns one."""
-
-    task_index: int | None = None
-    field: str | None = None
-    error: str
-
-
-class ErrorBody(BaseModel):
-    """Error of a refused request, or of a single image that failed."""
-
-    error: str
-    error_code: Literal[RefusalCode, "internal_error"]
-    retryable: bool = False
-    problems: list[Problem] | None = None
+from replicate_mcp.tasks.result import BatchResult, ListedBatch, TaskSuccess, as_json
 
 
 class Batch(BaseModel):
@@ -161,26 +118,6 @@ class Status(BaseModel):
     concurrency: dict[str, Any]
 
 
-def refusal(error: ReplicateMcpError) -> tuple[int, dict[str, Any]]:
-    """Return the status and the body for a request that is refused as a whole."""
-    status = STATUSES[error.code]
-    if isinstance(error, TooManyBatches) and error.is_global:
-        status = 503
-    elif isinstance(error, UnknownBatch):
-        status = 404
-    elif isinstance(error, IdempotencyKeyConflict):
-        status = 422
-    body = {"error": str(error), "error_code": error.code, "retryable": error.retryable}
-    if error.problems:
-        body["problems"] = [problem.as_json() for problem in error.problems]
-    return status, body
-
-
-def failed_image(failure: TaskFailure, batch_id: str) -> tuple[int, dict[str, Any]]:
-    """Return the status and the body for a single image that failed."""
-    return STATUSES[failure.error_code], {**as_json(failure), "batch_id": batch_id}
-
-
 def made_image(
     success: TaskSuccess, batch_id: str, model: str | None, semaphore: str | None
 ) -> dict[str, Any]:
@@ -196,8 +133,7 @@ def made_image(
 
 def made_batch(result: BatchResult, model: str, semaphore: str | None) -> dict[str, Any]:
     """Return the body for a batch that ran, whatever the outcome of its tasks."""
-    whole = as_json(result.model_copy(update={"next_step": None}))
-    return {"success": True, "model_name": model, **whole, **_semaphore(semaphore)}
+    return {"success": True, "model_name": model, **as_json(result), **_semaphore(semaphore)}
 
 
 def _semaphore(named: str | None) -> dict[str, Any]:

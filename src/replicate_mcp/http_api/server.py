@@ -6,42 +6,27 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from replicate_mcp.addresses import is_loopback
 from replicate_mcp.app.app import App
-from replicate_mcp.auth import is_loopback
 from replicate_mcp.cpu_bound import SWITCH_INTERVAL_SECONDS
-from replicate_mcp.errors import (
-    InvalidInput,
-    ReplicateMcpError,
-    TaskProblem,
-    TooManyAttempts,
-    refusal_of,
-)
-from replicate_mcp.http_api import dashboard, error_responses
+from replicate_mcp.errors import InvalidInput
+from replicate_mcp.http_api import dashboard
 from replicate_mcp.http_api.cors import cross_origin
-from replicate_mcp.http_api.dependencies import app_of
-from replicate_mcp.http_api.http_request import http_request_of
-from replicate_mcp.http_api.limits.config import (
-    DEFAULT_LIMITS,
-    RETRY_AFTER_SECONDS,
-    Limits,
-)
+from replicate_mcp.http_api.error_responses import add_exception_handlers
+from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, Limits
 from replicate_mcp.http_api.limits.http_protocol import CHECKED_EVERY_SECONDS, Connection
 from replicate_mcp.http_api.limits.middleware import RequestLimitsMiddleware
 from replicate_mcp.http_api.openapi import COMMON_ERRORS, DescribedAPI
-from replicate_mcp.http_api.responses import refusal
 from replicate_mcp.http_api.routes import (
     batches,
     generate,
@@ -102,10 +87,7 @@ def build(
         api.include_router(webhooks.router)
     api.include_router(dashboard.router)
     api.router.routes.extend(http_routes(server, names))
-    api.add_exception_handler(ReplicateMcpError, _refused)
-    api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _http_error)
-    api.add_exception_handler(Exception, _failed)
+    add_exception_handlers(api)
     hosts = None if names is None else [name.strip("[]") for name in names]
     api.add_middleware(RequestLimitsMiddleware, access=app.access, limits=limits, mcp_hosts=hosts)
     if app.access.allowed_hosts:
@@ -229,49 +211,3 @@ def _names(app: App, host: str) -> list[str] | None:
     if is_loopback(host):
         names += ["127.0.0.1", "localhost", "[::1]"]
     return names or None
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ReplicateMcpError)
-    error = app_of(request).access.to_public_error(error, http_request_of(request.scope))
-    status, body = refusal(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if error.code == "too_many_requests":
-        after = error.retry_after if isinstance(error, TooManyAttempts) else RETRY_AFTER_SECONDS
-        headers = {"Retry-After": str(after)}
-    return JSONResponse(body, status, headers)
-
-
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    errors = error.errors()
-    first = errors[0]
-    refused: ReplicateMcpError
-    if first["type"] == "json_invalid":
-        sentence = f"The request's body is not valid JSON ({first.get('ctx', {}).get('error')})."
-        refused = InvalidInput(sentence)
-    elif first["type"] == "model_attributes_type" and len(first["loc"]) == 1:
-        sentence = "The request's body must be a JSON object, sent as application/json."
-        refused = InvalidInput(sentence)
-    else:
-        refused = refusal_of([_problem(each) for each in errors])
-    status, body = refusal(refused)
-    return JSONResponse(body, status)
-
-
-def _problem(error: Mapping[str, Any]) -> TaskProblem:
-    field = ".".join(str(part) for part in error["loc"][1:])
-    message = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
-    return TaskProblem(None, field or None, f"{field or 'the body'}: {message}.")
-
-
-async def _failed(request: Request, _: Exception) -> JSONResponse:
-    """Return the answer to an internal error, which is logged, in the form of other errors."""
-    return error_responses.answer(
-        request.url.path, HTTPException(500, "This server failed: see its log")
-    )
-
-
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return error_responses.answer(request.url.path, error)

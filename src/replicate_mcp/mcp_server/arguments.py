@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from replicate_mcp.errors import TaskProblem, refusal_of
 from replicate_mcp.mcp_server.auth import CREDENTIALS_KEY
 from replicate_mcp.mcp_server.schemas import Schema
-from replicate_mcp.text import one_line, with_full_stop
+from replicate_mcp.text import one_line
 
 if TYPE_CHECKING:
     from replicate_mcp.tasks.input_schema import InputSchema
@@ -118,9 +118,7 @@ def read_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict[
         for problem in _input_schema(tool, schema).problems(checked):
             problems[problem.field] = problem.sentence
     if problems:
-        raise refusal_of(
-            [TaskProblem(None, name, with_full_stop(why)) for name, why in problems.items()]
-        )
+        raise refusal_of([TaskProblem(None, name, why) for name, why in problems.items()])
     if unknown:
         names = ", ".join(repr(name) for name in islice(unknown, MAX_LOGGED))
         _log_ignored(tool, one_line(names + ", …" * (len(unknown) > MAX_LOGGED)))
@@ -242,7 +240,6 @@ def _input_schema(tool: str, schema: Schema) -> "InputSchema":
     from replicate_mcp.tasks.input_schema import InputSchema
 
     if tool not in _input_schemas:
-        optional = {**schema, "required": []}
-        document = {"components": {"schemas": {"Input": optional}}}
-        _input_schemas[tool] = InputSchema.from_openapi(document, subject=tool)
+        # `read_arguments` reports missing arguments itself, after misspelled ones.
+        _input_schemas[tool] = InputSchema({**schema, "required": []}, subject=tool)
     return _input_schemas[tool]

@@ -15,7 +15,7 @@ Request = ServerRequestContext[Any, Any]
 
 
 def meta_of(request: Request | None) -> Mapping[str, Any]:
-    """Return the request's `_meta`; empty if there is none."""
+    """Return the request's `_meta`; empty if absent."""
     meta = request.meta if request is not None else None
     return dict(meta) if isinstance(meta, Mapping) else {}
 

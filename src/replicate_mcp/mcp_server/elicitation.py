@@ -130,7 +130,7 @@ class Confirmation:
 
     @property
     def _answer(self) -> ElicitResult | None:
-        """The person's answer to the question of the sealed state; None if there is none."""
+        """The person's answer to the question of the sealed state; None if absent."""
         responses = (self._context.input_responses if self._context is not None else None) or {}
         answer = responses.get(QUESTION)
         return answer if self._state and isinstance(answer, ElicitResult) else None
@@ -212,7 +212,7 @@ def _read(state: str | None) -> dict[str, str]:
 
 
 def _declined() -> Declined:
-    return Declined("Nothing was made: the person who was asked does not want these images.")
+    return Declined("Nothing was created: the person who was asked does not want these images.")
 
 
 def _question(planned: "Sequence[PlannedTask]", images: int) -> str:

@@ -39,7 +39,7 @@ class UnreadableLine(Exception):
 
     Attributes:
         code: JSON-RPC's error code.
-        request_id: the id of the request in the line; None if there is none, or it is unknown.
+        request_id: the id of the request in the line; None if absent or unknown.
     """
 
     def __init__(self, code: int, sentence: str, request_id: int | str | None) -> None:

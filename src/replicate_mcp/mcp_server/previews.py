@@ -99,7 +99,7 @@ class Previews:
             except (DownloadFailed, ThumbnailError) as reason:
                 found[number] = str(reason)
 
-        missing = f"it did not come within {SECONDS:.0f} s"
+        missing = f"it did not arrive within {SECONDS:.0f} s"
         with anyio.move_on_after(SECONDS):
             try:
                 async with self._delivery.fetching() as fetch, anyio.create_task_group() as group:

@@ -16,7 +16,7 @@ from mcp_types import (
 from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.recommended_models import BY_NAME, CATALOGUE
 from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
-from replicate_mcp.text import escaped, with_full_stop
+from replicate_mcp.text import escaped
 
 MAX_IMAGES = 100
 """Maximum images of one prompt: the model has to write a task for each."""
@@ -74,7 +74,7 @@ class Arguments:
         try:
             return str(ModelName.parse(value))
         except ValueError as error:
-            raise _invalid(with_full_stop(f"model {error}")) from None
+            raise _invalid(f"model {error}") from None
 
 
 def variations(arguments: Arguments) -> str:

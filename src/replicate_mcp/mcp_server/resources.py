@@ -13,6 +13,7 @@ from replicate_mcp.app.app import App
 from replicate_mcp.auth import Caller
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.mcp_server.model_results import model_inputs
+from replicate_mcp.mcp_server.pages import page_as_json, page_size
 from replicate_mcp.tasks.recommended_models import CATALOGUE
 from replicate_mcp.text import escaped
 
@@ -106,11 +107,7 @@ async def semaphores(app: App, caller: Caller) -> dict[str, Any]:
 
 async def batch(app: App, caller: Caller, batch_id: str) -> dict[str, Any]:
     """Return the same content as get_batch for the first page."""
-    from replicate_mcp.tasks.result import PAGE_CHARACTERS, PAGE_ROWS
-
-    return _as_json(
-        await app.batches.result(caller, batch_id, limit=PAGE_ROWS, characters=PAGE_CHARACTERS)
-    )
+    return page_as_json(await app.batches.result(caller, batch_id, **page_size()))
 
 
 async def model(app: App, caller: Caller, owner: str, name: str) -> dict[str, Any]:

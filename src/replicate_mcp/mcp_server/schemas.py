@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from replicate_mcp.mcp_server.pages import MAX_PAGE_ROWS, PAGE_ROWS
+
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
@@ -93,7 +95,12 @@ GET_BATCH: Schema = _arguments(
         "minimum": 0,
         "description": "The last answer's cursor: only what finished since.",
     },
-    limit={"type": "integer", "minimum": 1, "maximum": 1000, "description": "Rows (default 50)."},
+    limit={
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_PAGE_ROWS,
+        "description": f"Rows (default {PAGE_ROWS}).",
+    },
     wait_seconds={
         **_WAIT,
         "description": "Maximum seconds to wait for the batch to end (default 0).",

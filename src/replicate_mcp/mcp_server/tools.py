@@ -19,14 +19,21 @@ from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
 from replicate_mcp.mcp_server.elicitation import Confirmation, ElicitationRequired
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_results import found_models, model_inputs
-from replicate_mcp.mcp_server.previews import MAX_THUMBNAILS as MOST_PREVIEWS
-from replicate_mcp.mcp_server.previews import Previews
-from replicate_mcp.text import one_line
+from replicate_mcp.mcp_server.pages import (
+    NEXT_WAIT_SECONDS,
+    PAGE_ROWS,
+    PageSize,
+    counts_line,
+    page_as_json,
+    page_as_text,
+    page_size,
+)
+from replicate_mcp.mcp_server.previews import MAX_THUMBNAILS, Previews
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from replicate_mcp.tasks.result import BatchCounts, BatchResult
+    from replicate_mcp.tasks.result import BatchResult
 
 
 REFUSAL_KEY = "replicate-mcp/refusal"
@@ -38,9 +45,6 @@ RECENT_BATCHES_KEY = "replicate-mcp/recent-batches"
 It is part of answers of get_batch to calls that name no batch: the gallery uses it to find the
 batch of its own call before that call is answered.
 """
-
-MAX_FAILURE_CHARACTERS = 800
-"""Maximum characters of a failed task's line: its filename has up to 200, its error 500."""
 
 RECENT_SECONDS = 60.0
 """Maximum age of a recent batch: a call that created an older one has been answered."""
@@ -89,18 +93,14 @@ class ToolCall:
         return max(0.0, self.arrived + wait_seconds - anyio.current_time())
 
     @property
-    def page(self) -> dict[str, int]:
-        """Maximum rows and characters of the answer; without `limit`, as much as fits a model."""
-        from replicate_mcp.tasks.result import MAX_PAGE_CHARACTERS, PAGE_CHARACTERS, PAGE_ROWS
-
-        if "limit" in self.arguments:
-            return {"limit": self.arguments["limit"], "characters": MAX_PAGE_CHARACTERS}
-        rows = MOST_PREVIEWS if self.arguments.get("preview") else PAGE_ROWS
-        return {"limit": rows, "characters": PAGE_CHARACTERS}
+    def page(self) -> PageSize:
+        """Maximum rows and characters of the answer."""
+        default_rows = MAX_THUMBNAILS if self.arguments.get("preview") else PAGE_ROWS
+        return page_size(self.arguments.get("limit"), default_rows=default_rows)
 
     async def answer_with(self, result: "BatchResult") -> CallToolResult:
         """Return a page of a batch, with thumbnails if they are requested."""
-        answer = _batch(result)
+        answer = _answer(page_as_text(result), page_as_json(result))
         if self.arguments.get("preview"):
             return await self.previews.add_to(answer, result)
         return answer
@@ -160,11 +160,9 @@ async def cancel_batch(call: ToolCall) -> CallToolResult:
 
     Finished images stay available through get_batch.
     """
-    from replicate_mcp.tasks.result import NEXT_WAIT_SECONDS
-
     counts = await call.app.batches.cancel(call.caller, call.arguments["batch_id"])
     if counts.status != "running":
-        return _answer(f"Nothing runs any more. {_summary(counts)}", _as_json(counts))
+        return _answer(f"Nothing runs any more. {counts_line(counts)}", _as_json(counts))
     # Not "to come": a model would promise these images.
     stopping = (
         f"Batch {counts.batch_id} is being stopped: {counts.successful_count} of "
@@ -220,18 +218,11 @@ class ToolSpec:
         except ElicitationRequired as question:
             return question.result
         except ReplicateMcpError as error:
-            sentence = str(call.to_public_error(error))
-            refusal: dict[str, Any] = {
-                "error": sentence,
-                "error_code": error.code,
-                "retryable": error.retryable,
-            }
-            if error.problems:
-                refusal["problems"] = [problem.as_json() for problem in error.problems]
+            shown = call.to_public_error(error)
             return CallToolResult(
-                content=[TextContent(type="text", text=sentence)],
+                content=[TextContent(type="text", text=str(shown))],
                 is_error=True,
-                _meta={REFUSAL_KEY: refusal},
+                _meta={REFUSAL_KEY: shown.as_json()},
             )
 
 
@@ -315,38 +306,6 @@ async def _recent_batches(call: ToolCall) -> list[dict[str, Any]]:
             entry = {"batch_id": batch.batch_id, "total_tasks": batch.total_tasks, "seconds": age}
             found.append(entry)
     return found
-
-
-def _batch(result: "BatchResult") -> CallToolResult:
-    lines = [_summary(result)]
-    for success in result.successful_results:
-        for file in success.generated_files:
-            note = " (expired)" if file.expired else ""
-            lines.append(f"{file.filename} {file.url}{note}")
-    lines += [
-        one_line(
-            f"task {failed.task_index} ({failed.output_filename}) failed, {failed.error_code}: "
-            f"{failed.error}",
-            MAX_FAILURE_CHARACTERS,
-        )
-        for failed in result.failed_results
-    ]
-    if result.next_step:
-        lines.append(result.next_step)
-    return _answer("\n".join(lines), _as_json(result))
-
-
-def _summary(counts: "BatchCounts") -> str:
-    line = (
-        f"Batch {counts.batch_id} is {counts.state}: {counts.successful_count} of "
-        f"{counts.total_tasks} made"
-    )
-    if counts.failed_count:
-        line += f", {counts.failed_count} failed"
-    if counts.pending_count:
-        # A stopping batch's tasks are not "to come": a model would promise them.
-        line += f", {counts.pending_count} {'left' if counts.is_stopping else 'to come'}"
-    return line + "."
 
 
 def _answer(text: str, structured: dict[str, Any]) -> CallToolResult:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from replicate_mcp.auth import is_loopback
+from replicate_mcp.addresses import is_loopback
 from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured, RequestNotSent
 from replicate_mcp.replicate_api.proxies import find_proxy, httpx_proxy
 from replicate_mcp.text import one_line

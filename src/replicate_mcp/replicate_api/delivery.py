@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from replicate_mcp.auth import is_loopback
+from replicate_mcp.addresses import is_loopback
 from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured
 from replicate_mcp.replicate_api.outputs import DELIVERY_HOST, is_delivery_host, is_file_url
 from replicate_mcp.text import one_line

@@ -18,7 +18,7 @@ from replicate_mcp.tasks.recommended_models import (
     search,
     suggest_model,
 )
-from replicate_mcp.text import one_line, with_full_stop
+from replicate_mcp.text import one_line
 
 MAX_RESULTS = 20
 """Maximum number of models to request from Replicate's search."""
@@ -96,7 +96,7 @@ async def inputs(
     try:
         parsed = ModelName.parse(name)
     except ValueError as error:
-        raise InvalidInput(with_full_stop(f"model {error}")) from None
+        raise InvalidInput(f"model {error}") from None
     try:
         model = await models.find(parsed, gateway, account)
     except ReplicateApiError as fault:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 
-from replicate_mcp.auth import is_loopback
+from replicate_mcp.addresses import is_loopback
 from replicate_mcp.platform.shell import install_command
 from replicate_mcp.replicate_api.exceptions import ConnectionMisconfigured
 from replicate_mcp.text import one_line

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replicate_mcp.tasks.recommended_models import CATALOGUE, suggest_model, unambiguous_names
-from replicate_mcp.text import escaped
+from replicate_mcp.text import escaped, with_full_stop
 
 ModelKind = Literal["model", "version", "deployment"]
 
@@ -42,7 +42,7 @@ class ModelName:
         """Parse a full name, or a short one in any case.
 
         Raises:
-            ValueError: the text has none of the forms; the message lists them.
+            ValueError: the text has none of the forms; the message is a sentence that lists them.
         """
         text = SHORT_NAMES.get(text.strip().casefold(), text.strip())
         if found := _DEPLOYMENT.fullmatch(text):
@@ -53,8 +53,10 @@ class ModelName:
         near = suggest_model(text)
         hint = f": did you mean {near}?" if near else ""
         raise ValueError(
-            f"'{escaped(text[:80])}' is not a model's name (write {forms}, or a short name: "
-            f"{', '.join(_short_names_like(text))}){hint}"
+            with_full_stop(
+                f"'{escaped(text[:80])}' is not a model's name (write {forms}, or a short name: "
+                f"{', '.join(_short_names_like(text))}){hint}"
+            )
         )
 
     @property

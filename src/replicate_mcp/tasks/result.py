@@ -13,21 +13,6 @@ BatchStatus = Literal["running", "completed", "canceled"]
 URL_LIFETIME = timedelta(hours=1)
 """Time after a prediction's end for which Replicate keeps its files (its documented default)."""
 
-PAGE_ROWS = 50
-PAGE_CHARACTERS = 48_000
-"""Maximum rows and characters of a tool's result: hosts pass at most 25,000 tokens to a model, and
-a token of URLs and JSON has about 2.4 characters. A character beyond ASCII counts as its UTF-8
-bytes: a Chinese one is about one token."""
-
-MAX_PAGE_ROWS = 1_000
-MAX_PAGE_CHARACTERS = 900_000
-"""Maximum rows and characters of a result if the caller sets the number of rows: Claude Desktop
-refuses results over 1,048,576 characters."""
-
-NEXT_WAIT_SECONDS = 45
-"""Seconds that `next_step` asks a model to wait for further results, so that it does not poll
-continuously."""
-
 
 def _encodable(text: str) -> str:
     """Return `text` without unpaired surrogates, which no response or journal can encode."""
@@ -121,7 +106,6 @@ class BatchResult(BatchCounts):
     successful_results: tuple[TaskSuccess, ...]
     failed_results: tuple[TaskFailure, ...]
     cursor: int = Field(description="Finished tasks delivered so far: pass it back as `after`.")
-    next_step: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -137,8 +121,6 @@ def page(
     """Return the batch's counts with a page of rows, which finished after the first `after`."""
     now = now or datetime.now(UTC)
     rows = sorted(rows, key=lambda row: row.task_index)
-    cursor = after + len(rows)
-    finished = counts.successful_count + counts.failed_count
     return BatchResult(
         **counts.model_dump(),
         is_stopping=counts.is_stopping,
@@ -146,16 +128,18 @@ def page(
             _marked_expired(row, now) for row in rows if isinstance(row, TaskSuccess)
         ),
         failed_results=tuple(row for row in rows if isinstance(row, TaskFailure)),
-        cursor=cursor,
-        next_step=_next_step(counts, cursor, finished),
+        cursor=after + len(rows),
     )
 
 
 def take_within(rows: list[TaskResult], characters: int) -> list[TaskResult]:
-    """Return the first rows that fit into `characters`, but at least one."""
+    """Return the first rows that fit into `characters`, but at least one.
+
+    The files of a row count twice: in its JSON, and as a line of text.
+    """
     for number, row in enumerate(rows):
         characters -= len(row.model_dump_json(exclude_none=True).encode())
-        if isinstance(row, TaskSuccess):  # The text of the result lists its files, too.
+        if isinstance(row, TaskSuccess):
             characters -= sum(
                 len(f"{file.url} {file.filename}".encode()) for file in row.generated_files
             )
@@ -167,18 +151,6 @@ def take_within(rows: list[TaskResult], characters: int) -> list[TaskResult]:
 def as_json(model: BaseModel) -> dict[str, JsonValue]:
     """Return the serialised form, in which absent values are left out instead of null."""
     return model.model_dump(mode="json", exclude_none=True)
-
-
-def _next_step(counts: BatchCounts, cursor: int, finished: int) -> str | None:
-    call = f"get_batch with batch_id={counts.batch_id} and after={cursor}"
-    if cursor < finished:
-        return f"{finished - cursor} more finished results are ready: call {call}."
-    if counts.status == "running":
-        call += f" and wait_seconds={NEXT_WAIT_SECONDS}"
-        if counts.is_stopping:
-            return f"The batch is being stopped: call {call} to see how it ended."
-        return f"The batch is still running: call {call} for what finishes next."
-    return None
 
 
 def _marked_expired(row: TaskSuccess, now: datetime) -> TaskSuccess:

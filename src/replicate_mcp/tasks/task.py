@@ -10,7 +10,7 @@ from replicate_mcp.tasks.json_limits import count_values, json_problem
 from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.validation_messages import quoted
-from replicate_mcp.text import escaped, with_full_stop
+from replicate_mcp.text import escaped
 
 MAX_TASKS = 1_000
 """Maximum tasks of one batch; an agent that needs more sends another batch."""
@@ -150,7 +150,7 @@ class _SharedInputs:
         others = {name: value for name, value in inputs.items() if name != "prompt"}
         for name, value in others.items():
             if why := _unsendable(name, value):
-                raise InvalidInput(f"shared inputs: {why}")
+                raise InvalidInput(f"shared inputs: {why}.")
         return cls(inputs, count_values(others))
 
 
@@ -186,7 +186,7 @@ class _TaskReader:
 
     def _add(self, field_name: str | None, error: str) -> None:
         if len(self._problems) < MAX_TASK_PROBLEMS:
-            self._problems.append(TaskProblem(self._index, field_name, with_full_stop(error)))
+            self._problems.append(TaskProblem(self._index, field_name, error))
 
     def _json(self, text: str, field_name: str | None) -> object:
         """Return the content of `text`; None if it is neither JSON nor a prompt."""
@@ -289,7 +289,7 @@ def _is_given(value: object) -> bool:
 def _unsendable(name: str, value: object) -> str | None:
     """Return why no request can contain an input, whatever the model accepts; None if one can."""
     why = json_problem(name) or json_problem(value)
-    return f"{escaped(name[:60])} {why}." if why else None
+    return f"{escaped(name[:60])} {why}" if why else None
 
 
 def _model_name(text: object) -> ModelName:
@@ -298,7 +298,7 @@ def _model_name(text: object) -> ModelName:
     try:
         return ModelName.parse(text)
     except ValueError as error:
-        raise ValueError(with_full_stop(f"model {error}")) from None
+        raise ValueError(f"model {error}") from None
 
 
 def _kind(value: object) -> str:

@@ -93,16 +93,16 @@ def error_message(error: "ValidationError", subject: str) -> str:
             return _type_sentence(field, value, error.schema)
         case "format":
             if begins_like_json(value):
-                return f"{shown} is JSON text, one URL is wanted: give it alone"
+                return f"{shown} is JSON text, not one URL: give the URL alone"
             return f"{shown} is not a URL: give an https:// link or a data: URI"
         case "minimum":
             return f"{shown} is less than {quoted(limit)}, the least {subject} takes"
         case "maximum":
             return f"{shown} is more than {quoted(limit)}, the most {subject} takes"
         case "exclusiveMinimum":
-            return f"{shown} is not more than {quoted(limit)}, as {subject} wants"
+            return f"{shown} is not more than {quoted(limit)}, as {subject} requires"
         case "exclusiveMaximum":
-            return f"{shown} is not less than {quoted(limit)}, as {subject} wants"
+            return f"{shown} is not less than {quoted(limit)}, as {subject} requires"
         case "multipleOf":
             return f"{shown} is not a multiple of {quoted(limit)}"
         case "minLength" | "maxLength" | "minItems" | "maxItems":
@@ -130,14 +130,14 @@ def _type_sentence(field: str, value: object, schema: Any) -> str:
     kinds = list(kinds_of(schema))
     kind = kinds[0] if len(kinds) == 1 else ""
     if isinstance(value, str) and (meant := _read_as(kind, value)) is not None:
-        return f"{shown} is text, {_TYPE_WORDS[kind]} is wanted{did_you_mean(meant)}"
+        return f"{shown} is text, not {_TYPE_WORDS[kind]}{did_you_mean(meant)}"
     if isinstance(value, str) and kind == "array":
         return f"{shown} is not a list: did you mean a list that holds it?"
     if kind == "file" and isinstance(value, list):
         meant = value[0] if len(value) == 1 and isinstance(value[0], str) else None
-        return f"{shown} is a list, one URL is wanted{did_you_mean(meant)}"
+        return f"{shown} is a list, not one URL{did_you_mean(meant)}"
     if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{shown} is a number, text is wanted{did_you_mean(_plain(value))}"
+        return f"{shown} is a number, not text{did_you_mean(_plain(value))}"
     return f"{shown} is not {_form(schema)}"
 
 

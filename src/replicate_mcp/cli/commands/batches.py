@@ -7,7 +7,6 @@ from replicate_mcp.cli.main import OK
 
 if TYPE_CHECKING:
     from replicate_mcp.app.app import App
-    from replicate_mcp.auth import Caller
     from replicate_mcp.tasks.result import ListedBatch
 
 MAX_BATCHES = 1_000
@@ -23,35 +22,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the caller's batches, or show one."""
-    from replicate_mcp.cli.app_session import reader, run_in_app
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.cli.app_session import run_in_app
+    from replicate_mcp.settings_loader import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
-    caller = reader(settings)
     if arguments.batch is None:
-        return run_in_app(settings, lambda app: _list(app, caller, arguments.json))
-    return run_in_app(settings, lambda app: _show(app, caller, arguments.batch, arguments.json))
+        return run_in_app(settings, lambda app: _list(app, arguments.json))
+    return run_in_app(settings, lambda app: _show(app, arguments.batch, arguments.json))
 
 
-async def _show(app: "App", caller: "Caller", batch: str, as_document: bool) -> int:
+async def _show(app: "App", batch: str, as_document: bool) -> int:
     from replicate_mcp.cli import output
     from replicate_mcp.cli.app_session import result_of
     from replicate_mcp.cli.printing import say
 
-    result = await result_of(app, caller, batch)
+    result = await result_of(app, batch)
     output.show(result, as_document=as_document)
     say(output.summary(result))
     return OK
 
 
-async def _list(app: "App", caller: "Caller", as_document: bool) -> int:
+async def _list(app: "App", as_document: bool) -> int:
     from replicate_mcp.cli.console import PrintableConsole
     from replicate_mcp.cli.printing import NO_PROMPT, cell, print_json, print_row, say
     from replicate_mcp.cli.tables import print_table
     from replicate_mcp.tasks.result import as_json
     from replicate_mcp.text import one_line
 
-    found = await app.batches.list(caller, limit=MAX_BATCHES)
+    found = await app.batches.list(app.access.local_reader(), limit=MAX_BATCHES)
     console = PrintableConsole()
     if as_document:
         print_json([as_json(each) for each in found])

@@ -11,7 +11,7 @@ from replicate_mcp.platform.terminal import terminal_columns
 
 if TYPE_CHECKING:
     from replicate_mcp.cli.diagnostics import Check
-    from replicate_mcp.settings import Origin
+    from replicate_mcp.settings_loader import Origin
 
 
 HIDDEN = "set, not shown"
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     import os
 
     from replicate_mcp.cli import diagnostics
-    from replicate_mcp.settings import read_settings, read_sources
+    from replicate_mcp.settings_loader import read_settings, read_sources
 
     logging.disable(logging.WARNING)  # The checks report the same problems.
     settings, problems = read_settings(env_file=arguments.env_file)

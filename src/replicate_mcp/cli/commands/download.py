@@ -8,7 +8,6 @@ from replicate_mcp.cli.options import add_max_mb, folder
 
 if TYPE_CHECKING:
     from replicate_mcp.app.app import App
-    from replicate_mcp.auth import Caller
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Save all files of a batch."""
-    from replicate_mcp.cli.app_session import reader, run_in_app
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.cli.app_session import run_in_app
+    from replicate_mcp.settings_loader import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
-    caller = reader(settings)
-    return run_in_app(settings, lambda app: _download(app, caller, arguments))
+    return run_in_app(settings, lambda app: _download(app, arguments))
 
 
-async def _download(app: "App", caller: "Caller", arguments: argparse.Namespace) -> int:
+async def _download(app: "App", arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.app_session import result_of
     from replicate_mcp.cli.downloader import Saver
     from replicate_mcp.cli.printing import say
 
-    result = await result_of(app, caller, arguments.batch)
+    result = await result_of(app, arguments.batch)
     saver = Saver(
         arguments.to, app.settings.replicate_base_url, arguments.overwrite, arguments.max_mb
     )

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the batch, print its results, and save the images if `--out` is given."""
     from replicate_mcp.cli.app_session import run_in_app
     from replicate_mcp.cli.task_input import read_tasks
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.settings_loader import load_settings
 
     if arguments.out is None:
         for option, value in (

@@ -3,19 +3,16 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate_mcp.cli.install.hosts import ALIASES, HOSTS, SERVER
+from replicate_mcp.cli.install.hosts import ALIASES, HOSTS, REFERENCE, SERVER
 from replicate_mcp.cli.install.questions import (
-    BASE_URL,
     PROMPTED_LATER,
     TOKEN,
     agreed_to_replace,
     asked_later,
-    checked_token,
     confirm,
     prompt_token,
 )
@@ -23,46 +20,12 @@ from replicate_mcp.cli.main import OK, WRONG_USE
 from replicate_mcp.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from replicate_mcp.cli.install.config_file import ConfigFile
-    from replicate_mcp.cli.install.hosts import Host
+    from replicate_mcp.cli.install.entry_edit import Place
     from replicate_mcp.cli.install.jsonc_edit import Path as Way
 
 HIDDEN = "(hidden: it holds a password)"
 
-UNKNOWN = ""
-"""Placeholder for a token that is still to be read from the existing entry or from the user."""
-
-INPUT = "replicate-api-token"
-"""Id of the token input in a host that prompts for secrets itself."""
-
-REFERENCE = f"${{input:{INPUT}}}"
-"""Reference to the token in such a host's configuration."""
-
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Location of the server's entry: a host's configuration file and a server name."""
-
-    file: "ConfigFile"
-    host: "Host"
-    name: str
-
-    @property
-    def way(self) -> "Way":
-        """Path to the entry in the configuration file."""
-        return self.host.servers, self.name
-
-    def present(self, text: str) -> Any:
-        """Return the value of the entry in `text`, or None if it is missing."""
-        from replicate_mcp.cli.install.jsonc_edit import value_at
-
-        return value_at(text, self.way) if text.strip() else None
-
-    def not_this_server(self, other: str) -> str:
-        """Return the start of a sentence that says another server uses this name."""
-        return f'"{self.name}" in {self.file.path} is not this server, it leads to {other}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the change, ask for confirmation, and write it."""
+    from replicate_mcp.cli.install.entry_edit import new_entry, with_server, without_server
     from replicate_mcp.cli.install.jsonc_edit import NotJson
     from replicate_mcp.cli.install.server_entry import other_server
 
     place = _place(arguments)
     file = place.file
-    entry = {} if arguments.remove else _entry(place.host, arguments.env_file)
+    entry = {} if arguments.remove else new_entry(place.host, arguments.env_file)
     try:
         other = other_server(place.present(file.text))
         if arguments.remove:
@@ -98,10 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{place.not_this_server(other)}. Nothing was changed: take it out by hand if "
                     "you mean it."
                 )
-            changed = _without_server(place)
+            changed = without_server(place)
         else:
             ask = asked_later if arguments.dry_run else prompt_token
-            changed = _with_server(place, entry, ask)
+            changed = with_server(place, entry, ask)
     except NotJson as error:
         _refuse(place, entry, str(error))
         return WRONG_USE
@@ -115,13 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     return _write(place, entry, changed, other, arguments)
 
 
-def _place(arguments: argparse.Namespace) -> Place:
+def _place(arguments: argparse.Namespace) -> "Place":
     """Return the location of the entry.
 
     Raises:
         InvalidInput: the name is invalid, or the user has no home folder.
     """
     from replicate_mcp.cli.install.config_file import ConfigFile
+    from replicate_mcp.cli.install.entry_edit import Place
     from replicate_mcp.platform.paths import Machine
 
     if not _NAME.fullmatch(arguments.name):
@@ -135,7 +100,7 @@ def _place(arguments: argparse.Namespace) -> Place:
 
 
 def _write(
-    place: Place,
+    place: "Place",
     entry: Mapping[str, Any],
     changed: str,
     other: str | None,
@@ -176,93 +141,7 @@ def _write(
     return OK
 
 
-def _entry(host: "Host", env_file: str | None) -> dict[str, Any]:
-    """Return the entry for the host: the command and the settings of this environment."""
-    import os
-
-    from replicate_mcp.cli.executable import own_command
-    from replicate_mcp.cli.install.forwarded_settings import forwarded_network, forwarded_settings
-    from replicate_mcp.settings import load_settings, read_sources
-
-    settings = load_settings(env_file=env_file)
-    values, origins = read_sources(os.environ, env_file)
-    command, *words = own_command()
-    if env_file is not None:
-        words += ["serve", "--env-file", str(Path(env_file).expanduser().resolve())]
-    env = forwarded_settings(values, origins)
-    if not settings.is_local:  # Loopback needs neither a proxy nor certificates.
-        env |= forwarded_network(os.environ)
-    if origins[TOKEN] != "file":
-        # A local URL is the simulator's, whose tokens are not secret.
-        asks = host.asks_for_secrets and not settings.is_local
-        env[TOKEN] = REFERENCE if asks else checked_token(str(values.get(TOKEN, UNKNOWN)))
-    entry: dict[str, Any] = {"type": "stdio"} if host.says_type else {}
-    return entry | {"command": command, "args": words, "env": env}
-
-
-def _with_server(place: Place, entry: dict[str, Any], ask: Callable[[], str]) -> str:
-    """Return the configuration with the server's entry added or updated.
-
-    Keys that the user added to the entry are kept. If the entry belonged to another server, only
-    settings of this server are kept.
-    """
-    from replicate_mcp.cli.install.jsonc_edit import append, set_value, value_at
-    from replicate_mcp.cli.install.server_entry import other_server
-    from replicate_mcp.settings import SETTING_NAMES
-
-    text = place.file.text
-    text = text if text.strip() else "{}\n"
-    present = place.present(text)
-    present = present if isinstance(present, dict) else {}
-    there = present.get("env")
-    there = dict(there) if isinstance(there, dict) else {}
-    if other_server(present):
-        present, there = {}, {name: there[name] for name in SETTING_NAMES if name in there}
-    env: dict[str, str] = entry["env"]
-    if there.get(BASE_URL) != env.get(BASE_URL):
-        # A token must only be sent to the URL it was configured for.
-        there = {name: value for name, value in there.items() if name not in (BASE_URL, TOKEN)}
-    if TOKEN not in env:
-        there.pop(TOKEN, None)  # It would override the server's file.
-    elif env[TOKEN] == UNKNOWN:
-        env[TOKEN] = _existing_token(there.get(TOKEN)) or ask()
-    merged = present | entry | {"env": there | env}
-    if not merged["args"]:
-        del merged["args"]
-    if not merged["env"]:
-        del merged["env"]
-    if env.get(TOKEN) == REFERENCE:
-        inputs = value_at(text, ("inputs",)) or []
-        if not any(_is_ours(each) for each in inputs):
-            text = append(text, ("inputs",), _token_input())
-    return set_value(text, place.way, merged)
-
-
-def _existing_token(token: Any) -> str | None:
-    """Return the token of an entry, or None if it is missing or a placeholder."""
-    from replicate_mcp.placeholders import placeholder
-
-    if not isinstance(token, str) or not token:
-        return None
-    # Some hosts substitute variables themselves.
-    return token if token.startswith("${") or placeholder(token) is None else None
-
-
-def _without_server(place: Place) -> str:
-    from replicate_mcp.cli.install.jsonc_edit import remove, value_at
-
-    text = place.file.text
-    if not text.strip():
-        return text
-    text = remove(text, place.way)
-    if place.host.asks_for_secrets and REFERENCE not in text:
-        for position, each in enumerate(value_at(text, ("inputs",)) or []):
-            if _is_ours(each):
-                return remove(text, ("inputs", position))
-    return text
-
-
-def _warn_of_comments(place: Place, text: str) -> None:
+def _warn_of_comments(place: "Place", text: str) -> None:
     """Warn that a host with a strict JSON parser cannot read its configuration file."""
     import json
 
@@ -278,20 +157,8 @@ def _warn_of_comments(place: Place, text: str) -> None:
         )
 
 
-def _token_input() -> dict[str, Any]:
-    return {
-        "type": "promptString",
-        "id": INPUT,
-        "description": "Replicate's API token, from replicate.com/account/api-tokens",
-        "password": True,
-    }
-
-
-def _is_ours(host_input: Any) -> bool:
-    return isinstance(host_input, dict) and host_input.get("id") == INPUT
-
-
-def _show(place: Place, changed: str) -> None:
+def _show(place: "Place", changed: str) -> None:
+    from replicate_mcp.cli.install.entry_edit import is_token_input, token_input
     from replicate_mcp.cli.install.forwarded_settings import FORWARDED_SETTINGS, NETWORK_VARIABLES
     from replicate_mcp.cli.install.jsonc_edit import value_at
     from replicate_mcp.cli.install.redacted_diff import difference
@@ -307,7 +174,7 @@ def _show(place: Place, changed: str) -> None:
     variables = (*FORWARDED_SETTINGS, *NETWORK_VARIABLES)
 
     def shown(way: "Way", value: str) -> bool:
-        is_of_input = len(way) == 1 and value in _token_input().values()
+        is_of_input = len(way) == 1 and value in token_input().values()
         return (
             is_of_input
             or value == PROMPTED_LATER
@@ -317,12 +184,12 @@ def _show(place: Place, changed: str) -> None:
     inputs = (value_at(changed, ("inputs",)) or []) if host.asks_for_secrets else []
     ours: list[Way] = [
         place.way,
-        *(("inputs", position) for position, each in enumerate(inputs) if _is_ours(each)),
+        *(("inputs", position) for position, each in enumerate(inputs) if is_token_input(each)),
     ]
     print(difference(file.path, file.text, changed, ours=ours, is_shown=shown))
 
 
-def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any]) -> None:
+def _print_next_steps(place: "Place", backup: Path | None, entry: Mapping[str, Any]) -> None:
     """Print which file was written and what the user should do next."""
     file, host = place.file, place.host
     print(f"Written: {file.path}" + (f" (before: {backup})" if backup else ""))
@@ -338,7 +205,7 @@ def _print_next_steps(place: Place, backup: Path | None, entry: Mapping[str, Any
         print(f"{host.title} asks for the token once, and keeps it encrypted.")
 
 
-def _refuse(place: Place, entry: Mapping[str, Any], reason: str) -> None:
+def _refuse(place: "Place", entry: Mapping[str, Any], reason: str) -> None:
     """Print why nothing was changed, and the entry to add manually."""
     import json
 

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.app_session import run_in_app
     from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.settings_loader import load_settings
 
     model, words = arguments.model, arguments.search
     if model is not None and words is not None:

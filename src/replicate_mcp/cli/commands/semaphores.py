@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List or watch the semaphores, or change one."""
     from replicate_mcp.cli.app_session import run_in_app
-    from replicate_mcp.settings import load_settings
+    from replicate_mcp.settings_loader import load_settings
 
     settings = load_settings(env_file=arguments.env_file)
     match arguments.words:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.cli.printing import say
     from replicate_mcp.errors import InvalidInput
     from replicate_mcp.platform.terminal import is_terminal
-    from replicate_mcp.settings import read_settings
+    from replicate_mcp.settings_loader import read_settings
 
     _check_arguments(arguments)
     settings, problems = read_settings(env_file=arguments.env_file)
@@ -85,7 +85,7 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 
     import anyio
 
-    from replicate_mcp.auth import is_loopback
+    from replicate_mcp.addresses import is_loopback
     from replicate_mcp.errors import InvalidInput
     from replicate_mcp.platform.shell import install_command
 
@@ -115,7 +115,7 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
 
 def server_token_users(settings: "Settings") -> str:
     """Return a sentence on who may use the server's token over HTTP, and how to change that."""
-    from replicate_mcp.auth import is_loopback
+    from replicate_mcp.addresses import is_loopback
     from replicate_mcp.placeholders import placeholder
 
     if settings.token is None:

@@ -9,6 +9,12 @@ from replicate_mcp.platform.paths import Machine
 SERVER = "replicate"
 """Default name of this server in a host's configuration."""
 
+INPUT = "replicate-api-token"
+"""Id of the token input in a host that prompts for secrets itself."""
+
+REFERENCE = f"${{input:{INPUT}}}"
+"""Reference to the token in such a host's configuration."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

@@ -12,9 +12,10 @@ import h11
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from replicate_mcp.http_api.error_responses import HeadersTooLarge, body
+from replicate_mcp.http_api.error_responses import error_body
 from replicate_mcp.http_api.limits.config import Limits
-from replicate_mcp.http_api.peers import Peer
+from replicate_mcp.http_api.limits.exceptions import HeadersTooLarge
+from replicate_mcp.http_api.peers import PEER, Peer
 from replicate_mcp.platform.sockets import RESET_ON_CLOSE
 
 CHECKED_EVERY_SECONDS = 1.0
@@ -34,9 +35,6 @@ The pause is `DRAIN_PAUSE_SECONDS` for each connection with such a body, so that
 together take a small part of the event loop: reading a piece takes about 0.06 ms, and 200 bodies of
 16 MiB are read after 25 s.
 """
-
-PEER = "peer"
-"""Key of a scope's state with the other end of the request's connection."""
 
 
 class _CycleTransport:
@@ -180,7 +178,7 @@ class Connection(H11Protocol):
 
     def _close_slow(self) -> None:
         if self.conn.trailing_data[0]:
-            self._refuse(HTTPException(408, "The request's headers came too slowly"))
+            self._refuse(HTTPException(408, "The request's headers arrived too slowly"))
         else:
             self.transport.close()
 
@@ -189,7 +187,7 @@ class Connection(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            content = json.dumps(body("", error)).encode()
+            content = json.dumps(error_body("", error)).encode()
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(content))),

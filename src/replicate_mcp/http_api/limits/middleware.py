@@ -14,23 +14,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicate_mcp.auth import Access, HttpRequest
 from replicate_mcp.errors import Unauthorized
-from replicate_mcp.http_api.error_responses import (
-    MCP_PATHS,
-    MESSAGES,
+from replicate_mcp.http_api.error_responses import error_response
+from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
+from replicate_mcp.http_api.limits.config import MARK_BYTES, Limits
+from replicate_mcp.http_api.limits.exceptions import (
     AmbiguousLength,
     HeadersTooLarge,
     TooLarge,
     TooManyRequests,
     TooManyValues,
     TooSlow,
-    answer,
 )
-from replicate_mcp.http_api.http_request import http_request_of, peer_address, with_http_request
-from replicate_mcp.http_api.limits.config import MARK_BYTES, Limits
 from replicate_mcp.http_api.limits.in_flight import OpenRequest, OpenRequests
 from replicate_mcp.http_api.limits.mcp_sessions import McpSessions
 from replicate_mcp.http_api.limits.quota import quota_keys
-from replicate_mcp.http_api.mcp_requests import check_mcp_headers
+from replicate_mcp.http_api.mcp_requests import MCP_PATHS, MESSAGES, check_mcp_headers
 
 ALWAYS_ANSWERED = "/health"
 
@@ -69,7 +67,7 @@ class RequestLimitsMiddleware:
             await self._within_limits(scope, receive, watched_send)
         except HTTPException as error:
             if not began:
-                await answer(scope["path"], error)(scope, receive, send)
+                await error_response(scope["path"], error)(scope, receive, send)
         return None
 
     async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +169,8 @@ class _Answer:
                 self._count(Headers(raw=message["headers"]).get("content-length"))
             except TooManyRequests as error:
                 self._is_refused = True
-                await answer(self._scope["path"], error)(self._scope, _nothing, self._send)
+                refused = error_response(self._scope["path"], error)
+                await refused(self._scope, _nothing, self._send)
                 return
         if len(message.get("body", b"")) > self._piece:
             await self._send_in_pieces(message)

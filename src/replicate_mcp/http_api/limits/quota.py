@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from replicate_mcp.http_api.error_responses import TooManyRequests
+from replicate_mcp.http_api.limits.exceptions import TooManyRequests
 
 ALL = ""
 

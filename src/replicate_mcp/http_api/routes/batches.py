@@ -53,8 +53,7 @@ async def batch(
         progress = await app.batches.progress(batch_id)
 
         def answer() -> dict[str, Any]:
-            content = as_json(result.model_copy(update={"next_step": None}))
-            return content | ({"running_count": progress.running} if progress else {})
+            return as_json(result) | ({"running_count": progress.running} if progress else {})
 
         return await json_response(answer, size_bytes=result.size_bytes)
 

@@ -18,6 +18,7 @@ from replicate_mcp.cpu_bound import json_size, read_limiter, run_cpu_bound
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.http_api.client_disconnect import cancel_on_disconnect
 from replicate_mcp.http_api.dependencies import AppDep, caller_of
+from replicate_mcp.http_api.error_responses import failed_image_response
 from replicate_mcp.http_api.limits.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.openapi import FOR_CALLERS, Responses, error_responses
 from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateBody, GenerateRequest
@@ -25,7 +26,6 @@ from replicate_mcp.http_api.responses import (
     Batch,
     GeneratedBatch,
     GeneratedImage,
-    failed_image,
     made_batch,
     made_image,
 )
@@ -70,8 +70,7 @@ async def generate(
     if result.status == "running":
         return await _accepted(app, caller, batch_id)
     if result.failed_results:
-        status, answer = failed_image(result.failed_results[0], batch_id)
-        return JSONResponse(answer, status)
+        return failed_image_response(result.failed_results[0], batch_id)
     (made,) = result.successful_results
     answer = made_image(made, batch_id, body.named_model, body.named_semaphore)
     return JSONResponse(answer)
@@ -156,9 +155,8 @@ async def _accepted(
     Also for a batch that outlives this process, which is shutting down.
     """
     result = await app.batches.result(caller, batch_id, limit=0)
-    counts = as_json(result.model_copy(update={"next_step": None}))
     prefix = urlsplit(app.settings.public_url or "").path
     headers = {"Location": f"{prefix}/batches/{batch_id}"}
     if applied:
         headers["Preference-Applied"] = "respond-async"
-    return JSONResponse(counts, 202, headers)
+    return JSONResponse(as_json(result), 202, headers)

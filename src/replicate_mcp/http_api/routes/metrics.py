@@ -105,7 +105,7 @@ def _semaphores(states: list[SemaphoreStatus]) -> CollectorRegistry:
         return Gauge(f"replicate_mcp_{name}", what, ["semaphore"], registry=registry)
 
     limit = gauge("semaphore_limit", "Predictions that may be in flight at once")
-    in_use = gauge("permits_in_use", "Permits out")
+    in_use = gauge("permits_in_use", "Permits in use")
     waiting = gauge("permits_waiting", "Tasks that wait for a permit")
     utilisation = gauge("semaphore_utilisation", "Share of the limit in use")
     rate = gauge("requests_per_minute", "Creations a minute that the account is found to allow")

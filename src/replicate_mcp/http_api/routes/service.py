@@ -42,7 +42,7 @@ router = APIRouter(responses=error_responses(401, 404, 422, 502), route_class=La
 @router.get(
     "/health",
     response_model=Health,
-    responses={503: {"model": Health, "description": "Its state cannot be used."}},
+    responses={503: {"model": Health, "description": "Its backend cannot be used."}},
 )
 async def health(request: Request, app: AppDep) -> JSONResponse:
     """Report whether the service works.
@@ -82,7 +82,7 @@ async def _scope_that_works(app: App) -> Scope | BackendUnavailable:
     app.start_background(ask)  # A call that waits for a lock cannot be cancelled.
     with anyio.move_on_after(HEALTH_SECONDS):
         await answered.wait()
-    late = BackendUnavailable(f"The state did not answer within {HEALTH_SECONDS:.0f} s.")
+    late = BackendUnavailable(f"The backend did not answer within {HEALTH_SECONDS:.0f} s.")
     return outcome[0] if outcome else late
 
 
