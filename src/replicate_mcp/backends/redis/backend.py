@@ -93,7 +93,9 @@ class RedisBackend:
             self._session, self._record_attempts_coalesced, self._mirror_recorded
         )
         self._finishing = CallCoalescer(self._session, self._finish_coalesced)
-        self._forgotten_in: dict[str, str] = {}
+        # By account, the generation in which its running predictions are to be imported, or were.
+        self._lost_in: dict[str, str] = {}
+        self._imported_in: dict[str, str] = {}
 
     @classmethod
     async def open(
@@ -427,6 +429,9 @@ class RedisBackend:
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
         """Return the account's orphaned attempts, oldest first."""
+        (has_orphans,) = await self._session.read("has_orphans", account=account)
+        if not has_orphans:
+            return []
         async with self._session.lock() as session:
             (reply,) = await session.call("orphans", account=account, **self._reap_arguments())
         return sorted(map(decode_attempt, reply), key=lambda each: each.permit)
@@ -452,9 +457,11 @@ class RedisBackend:
 
         That is so from the end of the lease that follows a loss of state.
         """
-        answer = await self._session.read("has_lost_state", account=account)
-        self._forgotten_in[account] = answer[0]
-        return bool(answer[0])
+        if self._imported_in.get(account) == self._session.generation:
+            return False  # A resync shows when the state is lost again.
+        lost_in, imported_in = await self._session.read("has_lost_state", account=account)
+        self._lost_in[account], self._imported_in[account] = lost_in, imported_in
+        return bool(lost_in)
 
     async def import_running(
         self, account: str, running: Sequence[RunningPrediction]
@@ -467,7 +474,7 @@ class RedisBackend:
             answer = await session.call(
                 "import_running",
                 account=account,
-                generation=self._forgotten_in.get(account, ""),
+                generation=self._lost_in.get(account, ""),
                 running=[
                     {"id": each.id, "model": each.model, "ends_in": each.ends_in}
                     for each in running

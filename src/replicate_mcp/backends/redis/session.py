@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from replicate_mcp.backends.redis.connection import RedisConnection
+from replicate_mcp.backends.redis.decoding import REASONS
 from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.platform.clock import steady_time
@@ -28,6 +29,10 @@ class Session:
     A call whose reply was lost may have been carried out. Every call can be repeated; until one
     gets a reply, the server receives this process's complete state before anything else, so that
     the states of the two never diverge.
+
+    Attributes:
+        holder: the id of this process as a holder.
+        generation: the id of the server's generation of state, as of the last resync; "" before.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Session:
         self._with_time = anyio.Lock(fast_acquire=True)
         self._turn = anyio.Lock(fast_acquire=True)
         self._sequence = 0
-        self._generation = ""
+        self.generation = ""
         self._is_registered = False
         self._is_resyncing = False
         self._resyncs = 0
@@ -161,12 +166,13 @@ class Session:
 
     async def _send_state(self) -> None:
         arguments = {
-            **self._mirror.encode(), "label": self._label, "generation": self._generation,
+            **self._mirror.encode(), "label": self._label, "generation": self.generation,
+            "reasons": REASONS,
         }  # fmt: skip
         self._sequence += 1
         answer = await self._call("register", arguments, self._sequence)
         _, generation, lost, taken_over = answer
-        if self._generation and generation != self._generation:
+        if self.generation and generation != self.generation:
             log.warning(
                 "Redis at %s lost its state or was restarted: the state is sent again, and "
                 "nothing is started for %g s.",
@@ -176,11 +182,11 @@ class Session:
         for batch, kept in list(self._mirror.batches.items()):
             if batch in taken_over and self._mirror.mark_taken_over(batch):
                 self._taken_over.append(batch)
-            if generation == self._generation and batch in lost and kept.closed_at is not None:
+            if generation == self.generation and batch in lost and kept.closed_at is not None:
                 self._mirror.drop_batch(batch)  # Deleted by the server to make space.
-            elif generation != self._generation or batch in lost:
+            elif generation != self.generation or batch in lost:
                 await self.restore(kept, entirely=batch in lost)
-        self._generation, self._is_registered = generation, True
+        self.generation, self._is_registered = generation, True
 
     async def _call(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
@@ -192,6 +198,11 @@ class Session:
             self._is_registered = self._is_registered and not sequence
             self._answered_at = float("-inf")
             raise
+        if answer[0] == "newer":
+            raise BackendUnavailable(
+                f"Redis at {self._server.address.shown} is used by a newer version of "
+                "replicate-mcp: upgrade this one, or give it another ?prefix= or database."
+            )
         now = self._monotonic()
         if now - self._answered_at > self._server.address.lease:
             self._unbroken_since = now

@@ -129,15 +129,8 @@ local function end_waiting_tasks_of(batch, out, reasons)
   journal.record(batch, rows)
 end
 
-local function batches_of(is_theirs)
-  local batches = {}
-  for batch, holder in each_field(key.running) do
-    if is_theirs(holder) then batches[#batches + 1] = batch end
-  end
-  return batches
-end
-
-local function end_batches(batches, reasons)
+-- End the waiting tasks of these batches.
+function journal.end_batches(batches, reasons)
   if #batches == 0 then return end
   local out = {}
   for _, record in each_record(key.permits) do
@@ -146,14 +139,13 @@ local function end_batches(batches, reasons)
   for _, batch in ipairs(batches) do end_waiting_tasks_of(batch, out, reasons) end
 end
 
-function journal.end_waiting_tasks(holder, reasons)
-  end_batches(batches_of(function(each) return each == holder end), reasons)
-end
-
--- End batches that were written before the memory was lost, by processes that did not reconnect.
-function journal.end_batches_of_unknown_holders(reasons)
-  local is_unknown = function(each) return each ~= '' and not holders.is_known(each) end
-  end_batches(batches_of(is_unknown), reasons)
+-- End the waiting tasks of dead holders' batches; `dead` is as `leases.ended` returns it.
+function journal.end_batches_of(dead, reasons)
+  local batches = {}
+  for batch, holder in each_field(key.running) do
+    if leases.is_among(dead, holder) then batches[#batches + 1] = batch end
+  end
+  journal.end_batches(batches, reasons)
 end
 
 -- Return whether others ended the batch's waiting tasks because its process seemed dead.

@@ -56,10 +56,11 @@ local function sync_permits(same, batches)
   local mine = {}
   for _, item in ipairs(args.permits) do mine[item.permit] = item end
   for permit, record in each_record(key.permits) do
-    if record.holder == me and not mine[permit] then
-      if record.task and not batches[record.entry] then
+    if record.holder == me then
+      permits.index(permit, record)
+      if not mine[permit] and record.task and not batches[record.entry] then
         permits.give_to(permit, record, '')  -- Left to recovery, whatever it was.
-      else
+      elseif not mine[permit] then
         permits.free(permit, false)
       end
     end
@@ -90,9 +91,11 @@ local function sync_entries(left)
 end
 
 local function sync_batches(batches, left)
+  local unknown = {}
   for batch, holder in each_field(key.running) do
-    if holder == me and not batches[batch] then redis.call('HSET', key.running, batch, '') end
+    if holder == me and not batches[batch] then unknown[#unknown + 1] = batch end
   end
+  journal.end_batches(unknown, args.reasons)
   for batch in pairs(batches) do
     if journal.exists(batch) and not left[batch] and
       redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
@@ -114,7 +117,7 @@ function resync.apply()
     end
   end
   permits.advance_sequence(tonumber(args.newest))
-  permits.withdraw_from(me)
+  permits.withdraw_from({[me] = true})
   sync_limits(same)
   sync_rates()
   sync_permits(same, batches)
