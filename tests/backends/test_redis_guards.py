@@ -615,7 +615,8 @@ async def test_call_is_late_after_a_later_one_but_not_when_repeated(
 @pytest.mark.parametrize("which", ["renew", "close", "restore_batch"])
 async def test_session_calls_renew_the_lease_first(site: Site, which: str) -> None:
     one = await site.holder()
-    await begin(one, "b", 1)
+    if which == "restore_batch":
+        await begin(one, "b", 1)
     with site.server.client as client:
         client.config_resetstat()
         async with one._session.lock() as turn:

@@ -18,7 +18,7 @@ from replicate_mcp.tasks.result import TaskFailure
 
 GENERATION_LONG = [
     "generation", "permits", "offers", "entries", "units", "orphans", "limits", "set", "declared",
-    "cancel_afters", "entered", "holders", "queue", "leases",
+    "cancel_afters", "imported", "holders", "queue", "leases",
 ]  # fmt: skip
 
 

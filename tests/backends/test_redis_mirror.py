@@ -223,7 +223,7 @@ def test_mirror_encodes_shared_limits_as_last_received() -> None:
     mirror = Mirror(Clock())
     mirror.newest = 12
     mirror.set_shared_limits(
-        [("team", "7", "1", "5.5"), ("studio", "2", "", "6")], [("acme", "600", "5")],
+        [("team", "7", "1", "5.5"), ("studio", "2", "", "6")], [("acme", "digest", "600", "5")],
         [("acme", "19", "4")],
     )  # fmt: skip
     encoded = mirror.encode()
@@ -234,6 +234,18 @@ def test_mirror_encodes_shared_limits_as_last_received() -> None:
     ]
     assert encoded["rates"] == [{"account": "acme", "values": ["600", "5"]}]
     assert encoded["images"] == [{"account": "acme", "day": 19, "count": 4}]
+
+
+def test_mirror_keeps_unchanged_rates_and_drops_those_the_server_lacks() -> None:
+    mirror = Mirror(Clock())
+    mirror.set_shared_limits([], [("acme", "a", "600"), ("other", "b", "5")], [])
+    assert mirror.rate_digests() == {"acme": "a", "other": "b"}
+    mirror.set_shared_limits([], [("other", "", "0")], [])
+    assert mirror.rate_digests() == {"acme": "a"}
+    assert mirror.encode()["rates"] == [{"account": "acme", "values": ["600"]}]
+    mirror.set_shared_limits([], [("acme", "c", "60")], [])
+    assert mirror.rate_digests() == {"acme": "c"}
+    assert mirror.encode()["rates"] == [{"account": "acme", "values": ["60"]}]
 
 
 def test_lease_renewal_and_write_chunk_constants() -> None:

@@ -288,7 +288,7 @@ class RedisBackend:
             check_encodable(batch.key.key)  # Here, before it is coalesced with others' batches.
         answer = await self._opening.call(OpenBatchCall(batch, entry))
         if isinstance(answer, BatchOpened):
-            return answer.room
+            return answer.admission
         raise answer
 
     async def _open_coalesced(
@@ -313,10 +313,10 @@ class RedisBackend:
                 opened.append(BatchOpened(found, rest[0], float(rest[1])))
         return opened
 
-    def _mirror_opened(self, calls: OpenBatchCall, answer: BatchOpened | BatchNotOpened) -> None:
+    def _mirror_opened(self, call: OpenBatchCall, answer: BatchOpened | BatchNotOpened) -> None:
         if isinstance(answer, BatchOpened):
-            self._mirror.enqueue(MirroredEntry(calls.entry, calls.entry.waiting), answer.limits)
-            self._mirror.batches[calls.batch.id] = MirroredBatch(calls.batch, answer.created_at)
+            self._mirror.enqueue(MirroredEntry(call.entry, call.entry.waiting), answer.limits)
+            self._mirror.batches[call.batch.id] = MirroredBatch(call.batch, answer.created_at)
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `IdempotencyKeyExists` if a batch of the caller's has `key`."""
@@ -342,11 +342,11 @@ class RedisBackend:
         return [(decode_recorded_attempts(answer, found), float(now)) for answer in answers]
 
     def _mirror_recorded(
-        self, calls: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]
+        self, call: RecordAttemptsCall, answer: tuple[RecordedAttempts, float]
     ) -> None:
         reply, now = answer
         for permit, seconds in reply.cancel_after.items():
-            self._mirror.add_attempt(permit, calls.attempts[permit], seconds, now)
+            self._mirror.add_attempt(permit, call.attempts[permit], seconds, now)
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Release the permit and requeue its task; adapt the rate to a 429."""

@@ -61,17 +61,17 @@ def decode_attempt(reply: Sequence[Any]) -> AttemptRecord:
 class BatchOpened:
     """An opened batch: its time on the server's clock, and its semaphores' limits there."""
 
-    room: AdmissionResult
+    admission: AdmissionResult
     limits: Sequence[Sequence[str]]
     created_at: float
 
 
-def decode_recorded_attempts(reply: Sequence[Any], room: AdmissionResult) -> RecordedAttempts:
+def decode_recorded_attempts(reply: Sequence[Any], admission: AdmissionResult) -> RecordedAttempts:
     """Decode the reply of one `RecordAttemptsCall`."""
     chosen, resets_in = reply
     return RecordedAttempts(
         {int(permit): int(seconds) for permit, seconds in chosen},
-        room,
+        admission,
         float(resets_in) if resets_in else None,
     )
 

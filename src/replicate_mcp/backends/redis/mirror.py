@@ -136,13 +136,17 @@ class Mirror:
         self._ended: dict[str, int] = {}  # Sizes in bytes, in the order of their ends.
         self._ended_bytes = 0
         self._set: list[Sequence[str]] = []
-        self._rates: list[Sequence[str]] = []
+        self._rates: dict[str, tuple[str, Sequence[str]]] = {}  # By account, with their digests.
         self._images: list[Sequence[str]] = []
 
     def accounts(self) -> list[str]:
         """Return the accounts whose rates are mirrored."""
         prefix = "account:"
         return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
+
+    def rate_digests(self) -> dict[str, str]:
+        """Return the digests of the mirrored rates, by account."""
+        return {account: digest for account, (digest, _) in self._rates.items()}
 
     def enqueue(self, kept: MirroredEntry, limits: Iterable[Sequence[str]]) -> None:
         """Add an entry, and declare its semaphores with the server's limits, as the server did."""
@@ -195,8 +199,16 @@ class Mirror:
         rates: Sequence[Sequence[str]],
         images: Sequence[Sequence[str]],
     ) -> None:
-        """Replace the set limits, learned rates and daily images by those that `renew` returns."""
-        self._set, self._rates, self._images = list(limits), list(rates), list(images)
+        """Replace the set limits, daily images and changed rates by those that `renew` returns.
+
+        A rate is its account, its digest ("" if the server has none) and its values.
+        """
+        self._set, self._images = list(limits), list(images)
+        for account, digest, *values in rates:
+            if digest:
+                self._rates[account] = digest, values
+            else:
+                self._rates.pop(account, None)
 
     def add_results(self, batch: str, rows: Iterable[Row]) -> None:
         """Add recorded results of a batch."""
@@ -262,7 +274,10 @@ class Mirror:
                 {"name": name, "units": int(units), "by_admin": bool(by_admin), "at": float(at)}
                 for name, units, by_admin, at in self._set
             ],
-            "rates": [{"account": rate[0], "values": list(rate[1:])} for rate in self._rates],
+            "rates": [
+                {"account": account, "values": list(values)}
+                for account, (_, values) in self._rates.items()
+            ],
             "images": [
                 {"account": account, "day": int(day), "count": int(count)}
                 for account, day, count in self._images

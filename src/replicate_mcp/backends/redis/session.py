@@ -120,7 +120,9 @@ class Session:
     async def renew(self) -> None:
         """Renew the lease, and refresh the mirror's shared limits."""
         self._mirror.drop_expired()
-        limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
+        limits, rates, images = await self.call(
+            "renew", accounts=self._mirror.accounts(), mirrored=self._mirror.rate_digests()
+        )
         self._mirror.set_shared_limits(limits, rates, images)
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:

@@ -9,10 +9,10 @@ function commands.register()
   leases.suspend()
   redis.call('SREM', key.stalled, me)
   generation.extend_to_lease()
-  local lost, left = resync.apply()
+  local lost, taken_over = resync.apply()
   leases.begin(args.label)
   redis.call('PUBLISH', channel(me), '')
-  return {generation_id, lost, left}
+  return {generation_id, lost, taken_over}
 end
 
 function commands.close()

@@ -127,10 +127,10 @@ end
 -- Accounts
 
 function holders.is_imported(account)
-  return redis.call('HEXISTS', key.entered, account) == 1
+  return redis.call('HEXISTS', key.imported, account) == 1
 end
 
-function holders.mark_imported(account) redis.call('HSET', key.entered, account, '1') end
+function holders.mark_imported(account) redis.call('HSET', key.imported, account, '1') end
 
 -- Return the state of every semaphore, or only of `only`.
 function holders.states(only)

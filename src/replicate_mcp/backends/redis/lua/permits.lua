@@ -58,8 +58,8 @@ end
 
 -- Equal open attempts, distinguished by their Cancel-After
 
-local function used_cancel_afters(like)
-  local used, list = {}, redis.call('HGET', key.cancel_afters, like)
+local function used_cancel_afters(fingerprint)
+  local used, list = {}, redis.call('HGET', key.cancel_afters, fingerprint)
   for seconds in string.gmatch(list or '', '%d+') do used[tonumber(seconds)] = true end
   return used, list
 end
@@ -145,15 +145,15 @@ function permits.encode(permit, record)
 end
 
 function permits.about(permit)
-  local noted = record_of(key.attempts, permit)
-  return noted and noted.about or {}
+  local attempt = record_of(key.attempts, permit)
+  return attempt and attempt.about or {}
 end
 
 local function change(permit, record)
   put_record(key.permits, permit, record)
-  local noted = record_of(key.attempts, permit)
-  if noted then
-    put_record(key.attempts, permit, {record = record, about = noted.about})
+  local attempt = record_of(key.attempts, permit)
+  if attempt then
+    put_record(key.attempts, permit, {record = record, about = attempt.about})
   end
 end
 
@@ -178,7 +178,7 @@ end
 
 -- Reload the attempts that survived when a new generation begins.
 function permits.reload_attempts()
-  for permit, noted in each_record(key.attempts) do permits.enter(permit, noted.record) end
+  for permit, attempt in each_record(key.attempts) do permits.enter(permit, attempt.record) end
 end
 
 -- Return the permits whose holder is not registered, of one account or of all, by number.
@@ -285,16 +285,16 @@ function permits.withdraw_from(from)
 end
 
 local function withdraw_stale()
-  local numbers, lying = {}, {}
+  local numbers, late = {}, {}
   for permit, record in pairs(permits.offers()) do
     -- An offer from the future was made before the clock was set back.
     if record.offered_at < now - admission.OFFER_TTL_SECONDS or record.offered_at > now + 1 then
       numbers[#numbers + 1] = permit
-      lying[record.holder] = true
+      late[record.holder] = true
     end
   end
   permits.withdraw(numbers)
-  for holder in pairs(lying) do redis.call('SADD', key.stalled, holder) end
+  for holder in pairs(late) do redis.call('SADD', key.stalled, holder) end
 end
 
 -- Admission

@@ -30,7 +30,7 @@ local GENERATION_HASHES = {
   'set',        -- semaphore: the limit that was set, at its registration or by hand
   'declared',   -- holder, semaphore: the limit and rate that the process declares
   'cancel_afters',      -- account, digest of model and inputs: Cancel-After of its open attempts
-  'entered',    -- account: 1 once the running predictions of the account's list were imported
+  'imported',   -- account: 1 once the running predictions of the account's list were imported
   'holders',    -- holder: the label of a process that was not declared dead; more in leases.lua
 }
 -- The same of sorted sets, with the score of '#'.

@@ -128,7 +128,7 @@ function queue.waiting()
   if not generation.is_admitting() then return {}, #ids > 0 end
   local waiting = {}
   read(ids)
-  local imported = values_of(key.entered, accounts_of(ids))
+  local imported = values_of(key.imported, accounts_of(ids))
   for _, id in ipairs(ids) do
     local entry = known[id]
     if entry and may_start(entry, imported) then
