@@ -53,7 +53,7 @@ def fleet_table(kind: str, measured: Sequence[Fleet]) -> Table:
         title_style="bold",
         caption_justify="left",
     )
-    shown.add_column("servers", justify="right")
+    shown.add_column("servers", justify="right", no_wrap=True)
     for title, _, _ in _COLUMNS:
         shown.add_column(title, justify="right", no_wrap=True)
     for each in measured:

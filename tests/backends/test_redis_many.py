@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends.conftest import Site
+from backends.conftest import Site, until
 from backends.servers import RunningServer
 from backends.steps import attempt, begin, failed, finish, state, take_all
 from backends.worlds import wake_ups
@@ -258,6 +258,83 @@ async def test_units_of_other_accounts_orphans_are_released_by_one_poll_a_second
     assert await one.orphans("acme") == []
     usage = await one.usage_by_holder()
     assert sum(each.in_use for each in usage) == in_use
+
+
+# Polls between two renewals, which need no call.
+
+
+async def quiet(site: Site, one: RedisBackend) -> None:
+    """Renew the lease of a listening process, so that it knows that there are no orphans."""
+    await until_listening(one)
+    await one._session.renew()
+    with counted(site.server) as commands:
+        assert await one.orphans("acme") == []
+    assert commands.total == 0
+
+
+async def until_listening(one: RedisBackend) -> None:
+    async def listening() -> bool:
+        return one._server.is_listening
+
+    await until(listening)
+
+
+async def test_poll_after_a_renewal_is_no_call_until_a_permit_is_abandoned(site: Site) -> None:
+    await settled(site)
+    one, other = await site.holder(), await site.holder()
+    (permit,) = await take_all(other, await begin(other, "b", 1))
+    async with wake_ups(one) as woken:
+        await quiet(site, one)
+        await woken.none_after(lambda: other.abandon(permit))
+        assert [each.permit for each in await one.orphans("acme")] == [permit]
+        await one._session.renew()
+        assert [each.permit for each in await one.orphans("acme")] == [permit], "it is still there"
+        assert await one.adopt(permit)
+        await quiet(site, one)
+        await woken.none_after(other.close)
+        await quiet(site, one)
+
+
+async def test_poll_is_a_call_again_when_the_first_lease_ends(site: Site) -> None:
+    await settled(site)
+    one, gone = await site.holder(), await site.holder()
+    (permit,) = await take_all(gone, await begin(gone, "b", 1))
+    site.in_contact(one)
+    async with wake_ups(one):
+        site.set_lease(gone, site.now() + 0.5)
+        await quiet(site, one)
+
+        async def found() -> bool:
+            return [each.permit for each in await one.orphans("acme")] == [permit]
+
+        await until(found)
+
+
+async def test_poll_is_a_call_after_messages_may_have_been_lost(site: Site) -> None:
+    await settled(site)
+    one, other = await site.holder(), await site.holder()
+    (permit,) = await take_all(other, await begin(other, "b", 1))
+    async with wake_ups(one):
+        await quiet(site, one)
+        with site.server.client as client:
+            client.client_kill_filter(_type="pubsub")
+
+        async def interrupted() -> bool:
+            return not one._session.has_no_orphans
+
+        await until(interrupted)
+        await other.abandon(permit)
+        assert [each.permit for each in await one.orphans("acme")] == [permit]
+
+
+async def test_poll_is_a_call_while_the_process_does_not_listen(site: Site) -> None:
+    await settled(site)
+    one, other = await site.holder(), await site.holder()
+    (permit,) = await take_all(other, await begin(other, "b", 1))
+    async with wake_ups(one):
+        await quiet(site, one)
+    await other.abandon(permit)
+    assert [each.permit for each in await one.orphans("acme")] == [permit]
 
 
 # Other layouts of the keys.

@@ -429,6 +429,8 @@ class RedisBackend:
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
         """Return the account's orphaned attempts, oldest first."""
+        if self._session.has_no_orphans:
+            return []
         (has_orphans,) = await self._session.read("has_orphans", account=account)
         if not has_orphans:
             return []

@@ -152,6 +152,11 @@ class Script:
 class RedisConnection:
     """Runs scripts, one round trip a call, and translates errors.
 
+    Attributes:
+        orphan_messages: counts the messages that there are new orphans, and interruptions in which
+            one may have been lost.
+        is_listening: whether `wait_for_wakeup` receives messages now.
+
     Args:
         address: the address of the server.
         clock: returns seconds since the epoch, for tests; None for the server's clock, which all
@@ -178,6 +183,9 @@ class RedisConnection:
         }
         self._client = self._connect()
         self._wake_ups: PubSub | None = None
+        self._orphans_channel = f"{address.prefix}orphans"
+        self.orphan_messages = 0
+        self.is_listening = False
 
     async def call(
         self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
@@ -244,9 +252,11 @@ class RedisConnection:
 
         wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
         try:
+            channels = f"{self.address.prefix}wake:{holder}", self._orphans_channel
             with anyio.fail_after(self.address.timeout):
-                await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
-                await wake_ups.get_message(timeout=None)  # Consume the confirmation.
+                await wake_ups.subscribe(*channels)
+                for _ in channels:
+                    await wake_ups.get_message(timeout=None)  # Consume the confirmation.
         except BaseException as error:
             # On cancellation too: nothing else refers to this connection. An error that is not of
             # the network is caused by an option, which the client checks only on connecting.
@@ -261,11 +271,22 @@ class RedisConnection:
 
     async def wait_for_wakeup(self, holder: str) -> None:
         """Wait for the next wake-up, or for the restored connection after a loss."""
+        self.is_listening = True
+        try:
+            await self._wait_for_wakeup(holder)
+        finally:
+            self.is_listening = False
+
+    async def _wait_for_wakeup(self, holder: str) -> None:
         from redis.exceptions import RedisError
 
         while self._wake_ups is not None:
             try:
-                if await self._wake_ups.get_message(timeout=None):
+                message = await self._wake_ups.get_message(timeout=None)
+                if message and message["channel"] == self._orphans_channel:
+                    self.orphan_messages += 1
+                    continue
+                if message:
                     return
                 # After the system has closed the connection, the client returns None at once,
                 # forever: the loop would block everything else.
@@ -286,6 +307,7 @@ class RedisConnection:
         await self._client.aclose()
 
     async def _stop_listening(self) -> None:
+        self.orphan_messages += 1  # Some may be lost from now on.
         if self._wake_ups is not None:
             wake_ups, self._wake_ups = self._wake_ups, None
             await wake_ups.aclose()  # type: ignore[no-untyped-call]

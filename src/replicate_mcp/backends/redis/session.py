@@ -58,11 +58,24 @@ class Session:
         self._answered_at = float("-inf")
         self._unbroken_since = float("inf")
         self._taken_over: list[str] = []
+        self._quiet_until, self._quiet_since_message = float("-inf"), 0
 
     @property
     def is_connected_for_a_lease(self) -> bool:
         """Whether contact was unbroken for a whole lease, as far as this process knows."""
         return self._monotonic() - self._unbroken_since >= self._server.address.lease
+
+    @property
+    def has_no_orphans(self) -> bool:
+        """Whether there are no orphans, and no lease has ended, as far as the last renewal shows.
+
+        An abandoned permit is announced to every process that listens.
+        """
+        return (
+            self._server.is_listening
+            and self._server.orphan_messages == self._quiet_since_message
+            and self._monotonic() < self._quiet_until
+        )
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator["Session"]:
@@ -120,9 +133,12 @@ class Session:
     async def renew(self) -> None:
         """Renew the lease, and refresh the mirror's shared limits."""
         self._mirror.drop_expired()
-        limits, rates, images = await self.call(
+        # Taken before the call: a message of during it may belong to an orphan of after it.
+        message, began_at = self._server.orphan_messages, self._monotonic()
+        limits, rates, images, quiet_for = await self.call(
             "renew", accounts=self._mirror.accounts(), mirrored=self._mirror.rate_digests()
         )
+        self._quiet_until, self._quiet_since_message = began_at + float(quiet_for), message
         self._mirror.set_shared_limits(limits, rates, images)
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:

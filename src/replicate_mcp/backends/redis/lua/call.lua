@@ -28,5 +28,6 @@ function answer()
   end
   local reply = commands[command]()
   if space.settle then space.settle() end  -- It is not in the script of `renew`.
+  if permits.has_new_orphans then redis.call('PUBLISH', prefix .. 'orphans', '') end
   return {'ok', unpack(reply)}
 end

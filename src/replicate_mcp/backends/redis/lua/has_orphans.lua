@@ -1,5 +1,5 @@
 -- Whether the command `orphans` would find or change anything: a script of its own, without the
--- rest, since every idle process calls it every few seconds.
+-- rest, since every process calls it again and again where a renewal does not answer it.
 
 local prefix, test_time, args = ARGV[1], ARGV[6], cjson.decode(ARGV[8])
 local leases, orphans = prefix .. 'leases', prefix .. 'orphans'

@@ -63,6 +63,12 @@ function leases.ended()
   return dead
 end
 
+-- Return the seconds until the first lease ends, at most this process's own; 0 if one has ended.
+function leases.first_ends_in()
+  local first = redis.call('ZRANGE', key.leases, 0, 0, 'WITHSCORES')
+  return math.max(0, tonumber(first[2]) - server_time)
+end
+
 -- Return whether a holder is one of `dead`, as `ended` returns them.
 function leases.is_among(dead, holder)
   return dead[holder] or (dead[UNREGISTERED] and not leases.is_known(holder)) or false

@@ -104,6 +104,7 @@ function permits.index(permit, record)
     redis.call('ZREM', key.orphans, orphan_member(permit, record))
   else
     redis.call('ZADD', key.orphans, 0, orphan_member(permit, record))
+    permits.has_new_orphans = true
   end
 end
 

@@ -12,6 +12,13 @@ local function changed_rate(account)
   return values
 end
 
+-- Return the seconds for which nothing can become an orphan without a message to all processes,
+-- since no lease ends before; 0 if there are orphans.
+local function quiet_for()
+  if redis.call('ZCARD', key.orphans) > 1 then return 0 end
+  return leases.first_ends_in()
+end
+
 -- Renew the lease; return the shared state that a process mirrors in case it is lost here.
 -- `args.mirrored` has the digests of the rates that it has mirrored, by account.
 function commands.renew()
@@ -25,5 +32,5 @@ function commands.renew()
     local count = redis.call('GET', images_key(account, today))
     if count then images[#images + 1] = {account, whole(today), count} end
   end
-  return {set, known_rates, images}
+  return {set, known_rates, images, exact(quiet_for())}
 end
