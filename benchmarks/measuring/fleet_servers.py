@@ -17,6 +17,7 @@ from benchmarks.measuring.crew import PATIENCE_SECONDS, Crew, Step
 from benchmarks.measuring.sharing import ACCOUNT, LIMIT, settings_for
 from replicate_mcp.app.app import App
 from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.backends.redis.connection import LEASE_SECONDS
 from replicate_mcp.semaphores.context_permits import ContextPermit
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
@@ -25,7 +26,10 @@ PROCESSES = 4
 TASKS = 400
 PREDICT_SECONDS = 0.5
 
-_SETTLING_SECONDS, _IDLE_SECONDS = 6.0, 20.0
+_SETTLING_SECONDS = LEASE_SECONDS + 5
+"""By then, the processes of the generation before have been declared dead."""
+
+_IDLE_SECONDS = 20.0
 _HELD = "held-by-a-dead-process"
 
 

@@ -178,7 +178,7 @@ class RedisConnection:
         # Most of a call's time goes to creating the functions of its script: the scripts of the
         # calls that idle processes make have few.
         self._small_scripts = {
-            "renew": Script.of(["rate_limit"], ["generation", "leases", "renewal", "call"]),
+            "renew": Script.of([], ["generation", "leases", "renewal", "call"]),
             "has_orphans": Script(lua("has_orphans")),
         }
         self._client = self._connect()

@@ -6,7 +6,7 @@ The state that each living process sends is authoritative.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from replicate_mcp.backends.redis.encoding import (
@@ -19,6 +19,7 @@ from replicate_mcp.backends.redis.encoding import (
 from replicate_mcp.batches.backend import Attempt, NewBatch
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permit_store import QueueEntry
+from replicate_mcp.semaphores.rate_limit import Rate
 
 ENDED_BATCH_TTL_SECONDS = 3600.0
 """Seconds for which an ended batch is mirrored, in case the server returns with an older state: by
@@ -26,6 +27,10 @@ then it has saved a newer one (by default, within an hour of any change)."""
 
 MAX_ENDED_BATCH_BYTES = 32 * 1024**2
 """Maximum memory of ended batches in this process, with their results."""
+
+
+RATE_FIELDS = [each.name for each in fields(Rate)]
+"""The fields of a rate in the order in which the script decodes it."""
 
 
 @dataclass(slots=True)
@@ -201,12 +206,13 @@ class Mirror:
     ) -> None:
         """Replace the set limits, daily images and changed rates by those that `renew` returns.
 
-        A rate is its account, its digest ("" if the server has none) and its values.
+        A rate is its account, its digest ("" if the server has none), and its fields and values.
         """
         self._set, self._images = list(limits), list(images)
-        for account, digest, *values in rates:
+        for account, digest, *rate in rates:
             if digest:
-                self._rates[account] = digest, values
+                values = dict(zip(rate[::2], rate[1::2], strict=True))
+                self._rates[account] = digest, [values.get(name, "0") for name in RATE_FIELDS]
             else:
                 self._rates.pop(account, None)
 

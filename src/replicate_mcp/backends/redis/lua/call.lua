@@ -6,11 +6,12 @@
 -- Commands that free something or must not be lost: they work when the memory is full. A script
 -- that has written once may continue to write, and renewing the lease is a write that is always
 -- allowed.
-local ALLOWED_WHEN_FULL = {}
-for _, name in ipairs({
-  'renew', 'dequeue', 'release', 'requeue', 'finish', 'record_results', 'abandon', 'adopt', 'claim_prediction',
-  'cancel_batch', 'close', 'restore_batch', 'admit', 'orphans', 'semaphores',
-}) do ALLOWED_WHEN_FULL[name] = true end
+local ALLOWED_WHEN_FULL = {
+  renew = true, dequeue = true, release = true, requeue = true, finish = true,
+  record_results = true, abandon = true, adopt = true, claim_prediction = true,
+  cancel_batch = true, close = true, restore_batch = true, admit = true, orphans = true,
+  semaphores = true,
+}
 
 function answer()
   local is_current = generation.check()

@@ -1,14 +1,16 @@
 -- The renewal of a lease, in a small script: every process calls it all the time.
 
--- Return an account's rate with its digest, or nil if the process has mirrored that rate: its
--- encoding would take longer than the rest of the call.
+-- Return an account's rate with its digest, as fields and values, or nil if the process has mirrored
+-- that rate: to encode it takes longer than the rest of the call.
 local function changed_rate(account)
   local packed = redis.call('HGET', key.rates, account)
   local digest = packed and redis.sha1hex(packed) or ''
   if digest == (args.mirrored[account] or '') then return nil end
   local values = {account, digest}
   local state = packed and cmsgpack.unpack(packed) or {}
-  for _, field in ipairs(rate_limit.FIELDS) do values[#values + 1] = exact(state[field] or 0) end
+  for field, value in pairs(state) do
+    values[#values + 1], values[#values + 2] = field, exact(value)
+  end
   return values
 end
 
