@@ -369,6 +369,16 @@ async def test_state_in_the_layout_before_begins_a_new_generation(site: Site) ->
     assert await state(one) == (1, 0)
 
 
+async def test_state_of_another_layout_alone_begins_a_new_generation(site: Site) -> None:
+    one = await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    site.set("generation", layout=1)
+    generation = site.get("generation", "id")
+    await one.admit()
+    assert site.get("generation", "id") != generation
+    assert [each.permit for each in await one.open_attempts("acme")] == [permit]
+
+
 async def test_state_of_a_newer_version_is_left_alone(site: Site) -> None:
     one = await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
