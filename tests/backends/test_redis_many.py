@@ -88,9 +88,16 @@ async def test_idle_process_costs_as_much_beside_many_as_beside_few(site: Site) 
             await one._session.renew()
         return commands.total
 
+    async def quick_renewals(one: RedisBackend) -> int:
+        with counted(site.server) as commands:
+            assert await renew_quickly(one)
+        return commands.total
+
     polled, renewed = await with_joined(site, polls), await with_joined(site, renewals)
+    quickly = await with_joined(site, quick_renewals)
     assert polled[FEW] == polled[MANY]
     assert renewed[FEW] == renewed[MANY]
+    assert quickly[FEW] == quickly[MANY] < renewed[MANY]
     interval = LEASE_SECONDS / RENEWALS_A_LEASE
     assert polled[MANY] / IDLE_POLL_SECONDS + renewed[MANY] / interval <= 10
 
@@ -156,6 +163,50 @@ async def test_only_the_process_of_an_offer_is_woken(site: Site) -> None:
             assert commands.by_name["publish"] == 1
 
         await asleep.none_after(release)
+
+
+# Quick renewals.
+
+
+async def renew_quickly(backend: RedisBackend) -> bool:
+    async with backend._session.priority_lock() as session:
+        return await session._renew_quickly()
+
+
+async def test_quick_renewal_extends_only_a_lease_that_has_not_ended(site: Site) -> None:
+    one = await site.holder()
+    site.set_lease(one, site.now() + 5)
+    assert await renew_quickly(one)
+    with site.server.client as client:
+        ends_at = client.zscore(site.key("leases"), one._session.holder)
+    assert ends_at is not None
+    assert 50 < ends_at - site.now() <= 60
+    site.set_lease(one, site.now() - 0.001)
+    assert not await renew_quickly(one)
+    with site.server.client as client:
+        client.zrem(site.key("leases"), one._session.holder)
+    assert not await renew_quickly(one)
+    assert await one.admit()
+    assert await renew_quickly(one)
+
+
+@pytest.mark.parametrize("field", ["id", "run"])
+async def test_quick_renewal_notices_another_generation(site: Site, field: str) -> None:
+    one = await site.holder()
+    site.set("generation", **{field: "1"})
+    assert not await renew_quickly(one)
+    await one.admit()
+    assert await renew_quickly(one)
+    site.forget("generation")
+    assert not await renew_quickly(one)
+
+
+async def test_quick_renewal_is_refused_before_a_resync(site: Site) -> None:
+    one = await site.holder()
+    one._session.invalidate()
+    assert not await renew_quickly(one)
+    await one.admit()
+    assert await renew_quickly(one)
 
 
 # How dead processes and orphans are found.
@@ -267,6 +318,9 @@ async def quiet(site: Site, one: RedisBackend) -> None:
     """Renew the lease of a listening process, so that it knows that there are no orphans."""
     await until_listening(one)
     await one._session.renew()
+    assert one._session.has_no_orphans
+    one._session._quiet_until = float("-inf")
+    assert await renew_quickly(one)
     with counted(site.server) as commands:
         assert await one.orphans("acme") == []
     assert commands.total == 0

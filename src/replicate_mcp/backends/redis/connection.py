@@ -179,6 +179,7 @@ class RedisConnection:
         # calls that idle processes make have few.
         self._small_scripts = {
             "renew": Script.of([], ["generation", "leases", "renewal", "call"]),
+            "renew_quickly": Script(lua("quick_renewal")),
             "has_orphans": Script(lua("has_orphans")),
         }
         self._client = self._connect()

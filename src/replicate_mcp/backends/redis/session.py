@@ -1,5 +1,6 @@
 """The session of this process at a Redis server: its lease, its ordered calls, and its resyncs."""
 
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -122,11 +123,13 @@ class Session:
     async def renew_lease(self) -> None:
         """Renew the lease until cancelled."""
         interval = self._server.address.lease / RENEWALS_A_LEASE
-        while True:
+        for renewal in itertools.count(1):
             await anyio.sleep(interval)
             try:
                 async with self.priority_lock():
-                    await self.renew()
+                    # The mirror is refreshed once a lease.
+                    if renewal % RENEWALS_A_LEASE == 0 or not await self._renew_quickly():
+                        await self.renew()
             except BackendUnavailable as error:
                 log.warning("%s", error)
 
@@ -140,6 +143,17 @@ class Session:
         )
         self._quiet_until, self._quiet_since_message = began_at + float(quiet_for), message
         self._mirror.set_shared_limits(limits, rates, images)
+
+    async def _renew_quickly(self) -> bool:
+        """Renew the lease without refreshing the mirror; return False if anything else is to do."""
+        if not self._is_registered:
+            return False
+        message, began_at = self._server.orphan_messages, self._monotonic()
+        answer = await self._call("renew_quickly", {"generation": self.generation}, 0)
+        if answer[0] != "ok":
+            return False
+        self._quiet_until, self._quiet_since_message = began_at + float(answer[1]), message
+        return True
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
         """Restore a batch's results, under the lock; and the batch itself, if `entirely`."""
