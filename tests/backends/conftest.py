@@ -63,13 +63,18 @@ class Fleet:
     async def lapses(self, backend: RedisBackend) -> None:
         """Stop a holder and wait until its lease has expired."""
         self.stop(backend)
-        key = self.key(f"holder:{backend._session.holder}")
 
         async def lapsed() -> bool:
-            with self.server.client as client:
-                return not client.exists(key)
+            return self.lease_left(backend) < 0
 
         await until(lapsed)
+
+    def lease_left(self, backend: RedisBackend) -> float:
+        """Return the seconds until the end of a holder's lease."""
+        with self.server.client as client:
+            ends_at = client.zscore(self.key("leases"), backend._session.holder)
+        assert ends_at is not None
+        return ends_at - server_time(self.server)
 
     def key(self, name: str) -> str:
         return f"{{{self.prefix}}}:{name}"
@@ -101,6 +106,13 @@ async def fleet_at(server: RunningServer) -> AsyncIterator[Fleet]:
     await fleet.close()
 
 
+def server_time(server: RunningServer) -> float:
+    """Return the server's time in seconds since the epoch."""
+    with server.client as client:
+        seconds, microseconds = client.time()
+    return float(seconds) + float(microseconds) / 1e6
+
+
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     """Wait until it is true."""
     with anyio.fail_after(10):
@@ -129,6 +141,11 @@ async def fragile(own_server: RunningServer) -> AsyncIterator[Fleet]:
     """Return a fleet on a server for one test."""
     async with fleet_at(own_server) as fleet:
         yield fleet
+
+
+def since(backend: RedisBackend) -> str:
+    """Return the field of `holders` that says when a holder's unbroken contact began."""
+    return f"since {backend._session.holder}"
 
 
 class Site:
@@ -182,9 +199,7 @@ class Site:
 
     def now(self) -> float:
         """Return the server's time."""
-        with self.server.client as client:
-            seconds, microseconds = client.time()
-        return float(seconds) + float(microseconds) / 1e6
+        return server_time(self.server)
 
     def forget(self, *names: str) -> None:
         """Delete these keys, or all keys if none is given."""
@@ -203,15 +218,18 @@ class Site:
 
     def lapse(self, backend: RedisBackend, by: RedisBackend) -> None:
         """Let a holder's lease expire while another holder keeps contact for a whole lease."""
-        with self.server.client as client:
-            assert client.delete(self.key(f"holder:{backend._session.holder}"))
+        self.set_lease(backend, self.now() - 0.001)
         self.in_contact(by)
+
+    def set_lease(self, backend: RedisBackend, ends_at: float) -> None:
+        """Set the end of a holder's lease, on the server's clock."""
+        with self.server.client as client:
+            client.zadd(self.key("leases"), {backend._session.holder: ends_at})
 
     def in_contact(self, backend: RedisBackend) -> None:
         """Set a holder's contact as uninterrupted for a whole lease."""
         backend._session._unbroken_since = float("-inf")
-        holder = backend._session.holder
-        self.set(f"holder:{holder}", since=self.now() - self.LEASE)
+        self.set("holders", **{since(backend): self.now() - self.LEASE})
 
 
 @pytest.fixture(params=KINDS)

@@ -514,10 +514,10 @@ def test_option_in_the_client_error_is_named_among_several() -> None:
 
 
 def test_script_contains_all_lua_files_in_order() -> None:
-    script = at_nowhere()._script
+    script = at_nowhere()._script.text
     for file in (
-        "rate_limit", "admission", "cancel_after", "prelude", "generation", "queue", "permits",
-        "holders", "space", "journal", "cache", "resync", "commands",
+        "rate_limit", "admission", "cancel_after", "prelude", "generation", "leases", "queue",
+        "permits", "holders", "space", "journal", "cache", "resync", "commands", "call",
     ):  # fmt: skip
         assert lua(file) in script
     assert script.endswith("return answer()\n")

@@ -17,8 +17,8 @@ from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 GENERATION_LONG = [
-    "generation", "permits", "offers", "entries", "units", "held", "limits", "set", "declared",
-    "cancel_afters", "entered", "holders", "queue",
+    "generation", "permits", "offers", "entries", "units", "orphans", "limits", "set", "declared",
+    "cancel_afters", "imported", "holders", "queue", "leases",
 ]  # fmt: skip
 
 

@@ -223,8 +223,8 @@ def test_mirror_encodes_shared_limits_as_last_received() -> None:
     mirror = Mirror(Clock())
     mirror.newest = 12
     mirror.set_shared_limits(
-        [("team", "7", "1", "5.5"), ("studio", "2", "", "6")], [("acme", "600", "5")],
-        [("acme", "19", "4")],
+        [("team", "7", "1", "5.5"), ("studio", "2", "", "6")],
+        [("acme", "digest", "per_minute", "5")], [("acme", "19", "4")],
     )  # fmt: skip
     encoded = mirror.encode()
     assert encoded["newest"] == "12"
@@ -232,8 +232,21 @@ def test_mirror_encodes_shared_limits_as_last_received() -> None:
         {"name": "team", "units": 7, "by_admin": True, "at": 5.5},
         {"name": "studio", "units": 2, "by_admin": False, "at": 6.0},
     ]
-    assert encoded["rates"] == [{"account": "acme", "values": ["600", "5"]}]
+    assert encoded["rates"] == [{"account": "acme", "values": ["0", "5", *["0"] * 15]}]
     assert encoded["images"] == [{"account": "acme", "day": 19, "count": 4}]
+
+
+def test_mirror_keeps_unchanged_rates_and_drops_those_the_server_lacks() -> None:
+    mirror = Mirror(Clock())
+    first = "full_per_minute"
+    mirror.set_shared_limits([], [("acme", "a", first, "600"), ("other", "b", first, "5")], [])
+    assert mirror.rate_digests() == {"acme": "a", "other": "b"}
+    mirror.set_shared_limits([], [("other", "")], [])
+    assert mirror.rate_digests() == {"acme": "a"}
+    assert mirror.encode()["rates"] == [{"account": "acme", "values": ["600", *["0"] * 16]}]
+    mirror.set_shared_limits([], [("acme", "c", first, "60")], [])
+    assert mirror.rate_digests() == {"acme": "c"}
+    assert mirror.encode()["rates"] == [{"account": "acme", "values": ["60", *["0"] * 16]}]
 
 
 def test_lease_renewal_and_write_chunk_constants() -> None:

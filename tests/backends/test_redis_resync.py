@@ -16,8 +16,8 @@ from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
 
 GENERATION_LONG = [
-    "generation", "permits", "offers", "entries", "units", "held", "limits", "set", "declared",
-    "cancel_afters", "entered", "holders", "queue",
+    "generation", "permits", "offers", "entries", "units", "orphans", "limits", "set", "declared",
+    "cancel_afters", "imported", "holders", "queue", "leases",
 ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ async def test_new_generation_starts_with_recorded_attempts_of_all_holders(
     await gone.close()
     before = await one.orphans("acme")
     assert [(each.permit, each.prediction_id) for each in before] == [(first, "p1"), (second, None)]
-    site.forget("permits", "held", "units")
+    site.forget("permits", "orphans", "units")
     assert await one.orphans("acme") == before
     assert await state(one) == (2, 0)
     assert await one.adopt(first)
@@ -353,7 +353,7 @@ async def test_only_context_permits_missing_on_the_server_are_restored(site: Sit
     assert await two.open_attempts("acme") == []
     assert await state(two) == (0, 0)
     assert await state(two, "team") == (1, 0)
-    site.forget("held")
+    site.forget("orphans")
     await resync(one)
     assert [each.permit for each in await two.open_attempts("acme")] == [permit]
     assert await state(two, "team") == (1, 0)
@@ -425,7 +425,7 @@ async def test_imported_prediction_stays_untracked_after_resync(site: Site) -> N
     assert one._mirror.permits[entered[1].permit] == MirroredPermit(
         "", [OWN], "acme", False, at, 0, 0, "", at + 90, 0, "p2", "o/n", "{}", 0.0
     )
-    for lost in (("held",), ()):
+    for lost in (("orphans",), ()):
         site.forget(*lost)
         await one.admit()
         assert await state(one) == (3, 0)
@@ -476,7 +476,7 @@ async def test_each_account_is_imported_once_per_generation(site: Site) -> None:
     await site.admit_again(one, "other")
     assert [offer.entry for offer in (await one.admit()).offers] == ["b2"]
     assert await one.has_lost_state("acme")
-    site.forget("held")
+    site.forget("orphans")
     await one.admit()
     site.end_pause()
     await one.import_running("acme", [])
@@ -590,8 +590,8 @@ async def test_batch_of_an_unlisted_dead_holder_is_interrupted(site: Site) -> No
     """Remove a process that is in no list of processes any more, as after a loss of state."""
     one, gone = await site.holder(), await site.holder()
     await begin(gone, "b", 1)
-    site.forget("holders")
     site.lapse(gone, by=one)
+    site.forget("holders")
     await one.admit()
     site.in_contact(one)
     await one.semaphores()

@@ -7,73 +7,73 @@ import anyio
 
 from replicate_mcp.backends.redis.session import Session
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+Call = TypeVar("Call")
+Reply = TypeVar("Reply")
 
 MAX_CALLS_PER_BATCH = 100
 """Maximum number of calls in one round trip, so that other commands can run in between."""
 
 
-class _Waiting(Generic[Asked, Answer]):
+class _Waiting(Generic[Call, Reply]):
     """One call until its reply."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.answers: list[Answer] = []
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.replies: list[Reply] = []
         self.scope = anyio.CancelScope()
 
 
-class CallCoalescer(Generic[Asked, Answer]):
+class CallCoalescer(Generic[Call, Reply]):
     """Coalesces waiting calls: the first to get the session's priority lock sends all of them.
 
     Args:
-        membership: the session of this process.
-        step: sends the calls, and returns their replies in order.
-        keep: stores a reply in the mirror, unless its caller was cancelled meanwhile.
+        session: the session of this process.
+        send: sends the calls, and returns their replies in order.
+        store: stores a reply in the mirror, unless its caller was cancelled meanwhile.
     """
 
     def __init__(
         self,
-        membership: Session,
-        step: Callable[[Session, Sequence[Asked]], Awaitable[Sequence[Answer]]],
-        keep: Callable[[Asked, Answer], None] | None = None,
+        session: Session,
+        send: Callable[[Session, Sequence[Call]], Awaitable[Sequence[Reply]]],
+        store: Callable[[Call, Reply], None] | None = None,
     ) -> None:
-        self._membership = membership
-        self._step = step
-        self._keep = keep
-        self._waiting: dict[_Waiting[Asked, Answer], None] = {}
+        self._session = session
+        self._send = send
+        self._store = store
+        self._waiting: dict[_Waiting[Call, Reply], None] = {}
 
-    async def call(self, asked: Asked) -> Answer:
-        """Return the reply to `asked`, sent alone or together with other waiting calls.
+    async def call(self, call: Call) -> Reply:
+        """Return the reply to `call`, sent alone or together with other waiting calls.
 
         Raises:
             BackendUnavailable: the call may have been carried out; repeating it has no further
                 effect.
         """
-        mine: _Waiting[Asked, Answer] = _Waiting(asked)
-        self._waiting[mine] = None
+        waiting: _Waiting[Call, Reply] = _Waiting(call)
+        self._waiting[waiting] = None
         try:
-            with mine.scope:
-                async with self._membership.priority_lock() as turn:
-                    while mine in self._waiting:
-                        await self._call_all(turn)
+            with waiting.scope:
+                async with self._session.priority_lock() as session:
+                    while waiting in self._waiting:
+                        await self._send_waiting(session)
         except anyio.get_cancelled_exc_class():
-            if not mine.answers:
+            if not waiting.replies:
                 raise
             # The reply arrived first: the caller's next await raises the cancellation.
         finally:
-            self._waiting.pop(mine, None)
-        return mine.answers[0]
+            self._waiting.pop(waiting, None)
+        return waiting.replies[0]
 
-    async def _call_all(self, turn: Session) -> None:
-        together = list(self._waiting)[:MAX_CALLS_PER_BATCH]
-        answers = await self._step(turn, [each.asked for each in together])
-        for each, answer in zip(together, answers, strict=True):
+    async def _send_waiting(self, session: Session) -> None:
+        batch = list(self._waiting)[:MAX_CALLS_PER_BATCH]
+        replies = await self._send(session, [each.call for each in batch])
+        for each, reply in zip(batch, replies, strict=True):
             if each not in self._waiting:
-                turn.invalidate()  # Its caller was cancelled: a resync undoes its effect.
+                session.invalidate()  # Its caller was cancelled: a resync undoes its effect.
                 continue
-            if self._keep is not None:
-                self._keep(each.asked, answer)
+            if self._store is not None:
+                self._store(each.call, reply)
             del self._waiting[each]
-            each.answers.append(answer)
+            each.replies.append(reply)
             each.scope.cancel()

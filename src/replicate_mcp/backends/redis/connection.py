@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,13 @@ RECONNECT_SECONDS = 0.2
 _RULES = {
     "rate_limit": "rate_limit",
     "admission": "admission",
-    "distinct_cancel_after": "cancel_after",
+    "cancel_after": "distinct_cancel_after",
 }
-"""Decisions that are also implemented in Python, each a value that its file returns."""
+"""Decisions that are also implemented in Python: each file, and the name of its value."""
 
 _LUA_FILES = (
     "generation",
+    "leases",
     "queue",
     "permits",
     "holders",
@@ -60,6 +61,7 @@ _LUA_FILES = (
     "cache",
     "resync",
     "commands",
+    "call",
 )
 """The other files of the script, which share the context in `prelude.lua`."""
 
@@ -130,8 +132,30 @@ def _is_broken_by_a_password(parts: SplitResult) -> bool:
     return any("@" in part for part in (parts.path, parts.query, parts.fragment))
 
 
+class Script:
+    """A script in Lua, which the server keeps by its SHA-1."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def of(cls, rules: Iterable[str], files: Iterable[str]) -> "Script":
+        """Compose a script of `rules`, of the context in `prelude.lua`, and of `files`."""
+        # Each file becomes a function, so that its shared locals are looked up once for all of its
+        # functions, which are created at every call.
+        values = [f"local {_RULES[each]} = (function()\n{lua(each)}end)()\n" for each in rules]
+        parts = [f"(function()\n{lua(each)}end)();\n" for each in files]
+        return cls("".join([*values, lua("prelude"), *parts, "return answer()\n"]))
+
+
 class RedisConnection:
-    """Runs the script, one round trip a call, and translates errors.
+    """Runs scripts, one round trip a call, and translates errors.
+
+    Attributes:
+        orphan_messages: counts the messages that there are new orphans, and interruptions in which
+            one may have been lost.
+        is_listening: whether `wait_for_wakeup` receives messages now.
 
     Args:
         address: the address of the server.
@@ -150,10 +174,19 @@ class RedisConnection:
         self.address = address
         self._journal_bytes = journal_bytes
         self._clock = clock
-        self._script = _script()
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._script = Script.of(_RULES, _LUA_FILES)
+        # Most of a call's time goes to creating the functions of its script: the scripts of the
+        # calls that idle processes make have few.
+        self._small_scripts = {
+            "renew": Script.of([], ["generation", "leases", "renewal", "call"]),
+            "renew_quickly": Script(lua("quick_renewal")),
+            "has_orphans": Script(lua("has_orphans")),
+        }
         self._client = self._connect()
         self._wake_ups: PubSub | None = None
+        self._orphans_channel = f"{address.prefix}orphans"
+        self.orphan_messages = 0
+        self.is_listening = False
 
     async def call(
         self, step: str, holder: str, arguments: dict[str, Any], *, sequence: int = 0
@@ -185,7 +218,8 @@ class RedisConnection:
         )  # fmt: skip
         for tries_left in (1, 0):
             try:
-                answer: list[Any] = await self._evaluate(argv)
+                script = self._small_scripts.get(step, self._script)
+                answer: list[Any] = await self._evaluate(script, argv)
                 return answer
             except (exceptions.RedisError, OSError) as error:
                 # An idle connection breaks when the server is restarted.
@@ -219,9 +253,11 @@ class RedisConnection:
 
         wake_ups = self._client.pubsub(ignore_subscribe_messages=True)
         try:
+            channels = f"{self.address.prefix}wake:{holder}", self._orphans_channel
             with anyio.fail_after(self.address.timeout):
-                await wake_ups.subscribe(f"{self.address.prefix}wake:{holder}")
-                await wake_ups.get_message(timeout=None)  # Consume the confirmation.
+                await wake_ups.subscribe(*channels)
+                for _ in channels:
+                    await wake_ups.get_message(timeout=None)  # Consume the confirmation.
         except BaseException as error:
             # On cancellation too: nothing else refers to this connection. An error that is not of
             # the network is caused by an option, which the client checks only on connecting.
@@ -236,11 +272,22 @@ class RedisConnection:
 
     async def wait_for_wakeup(self, holder: str) -> None:
         """Wait for the next wake-up, or for the restored connection after a loss."""
+        self.is_listening = True
+        try:
+            await self._wait_for_wakeup(holder)
+        finally:
+            self.is_listening = False
+
+    async def _wait_for_wakeup(self, holder: str) -> None:
         from redis.exceptions import RedisError
 
         while self._wake_ups is not None:
             try:
-                if await self._wake_ups.get_message(timeout=None):
+                message = await self._wake_ups.get_message(timeout=None)
+                if message and message["channel"] == self._orphans_channel:
+                    self.orphan_messages += 1
+                    continue
+                if message:
                     return
                 # After the system has closed the connection, the client returns None at once,
                 # forever: the loop would block everything else.
@@ -261,19 +308,20 @@ class RedisConnection:
         await self._client.aclose()
 
     async def _stop_listening(self) -> None:
+        self.orphan_messages += 1  # Some may be lost from now on.
         if self._wake_ups is not None:
             wake_ups, self._wake_ups = self._wake_ups, None
             await wake_ups.aclose()  # type: ignore[no-untyped-call]
 
-    async def _evaluate(self, argv: tuple[Any, ...]) -> Any:
+    async def _evaluate(self, script: "Script", argv: tuple[Any, ...]) -> Any:
         from redis.exceptions import NoScriptError
 
         generation = f"{self.address.prefix}generation"
         with anyio.fail_after(self.address.timeout):
             try:
-                return await self._client.evalsha(self._sha, 1, generation, *argv)
+                return await self._client.evalsha(script.sha, 1, generation, *argv)
             except NoScriptError:
-                return await self._client.eval(self._script, 1, generation, *argv)
+                return await self._client.eval(script.text, 1, generation, *argv)
 
     def _connect(self) -> "Redis":
         # Imported here to keep start-up fast: most processes use a file instead.
@@ -371,14 +419,6 @@ _SENTENCES = {
     "one that keeps these keys: one primary is needed.",
 }
 """Messages by the client's class of an error, or by a part of its text."""
-
-
-def _script() -> str:
-    # Each file becomes a function, so that its shared locals are looked up once for all of its
-    # functions, which are created at every call.
-    rules = [f"local {name} = (function()\n{lua(file)}end)()\n" for name, file in _RULES.items()]
-    files = [f"(function()\n{lua(file)}end)();\n" for file in _LUA_FILES]
-    return "".join([*rules, lua("prelude"), *files, "return answer()\n"])
 
 
 def lua(file: str) -> str:

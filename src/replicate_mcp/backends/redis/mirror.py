@@ -6,7 +6,7 @@ The state that each living process sends is authoritative.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from replicate_mcp.backends.redis.encoding import (
@@ -20,6 +20,7 @@ from replicate_mcp.batches.attempt_store import Attempt
 from replicate_mcp.batches.journal import NewBatch
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permit_store import QueueEntry
+from replicate_mcp.semaphores.rate_limit import Rate
 
 ENDED_BATCH_TTL_SECONDS = 3600.0
 """Seconds for which an ended batch is mirrored, in case the server returns with an older state: by
@@ -27,6 +28,10 @@ then it has saved a newer one (by default, within an hour of any change)."""
 
 MAX_ENDED_BATCH_BYTES = 32 * 1024**2
 """Maximum memory of ended batches in this process, with their results."""
+
+
+RATE_FIELDS = [each.name for each in fields(Rate)]
+"""The fields of a rate in the order in which the script decodes it."""
 
 
 @dataclass(slots=True)
@@ -137,13 +142,17 @@ class Mirror:
         self._ended: dict[str, int] = {}  # Sizes in bytes, in the order of their ends.
         self._ended_bytes = 0
         self._set: list[Sequence[str]] = []
-        self._rates: list[Sequence[str]] = []
+        self._rates: dict[str, tuple[str, Sequence[str]]] = {}  # By account, with their digests.
         self._images: list[Sequence[str]] = []
 
     def accounts(self) -> list[str]:
         """Return the accounts whose rates are mirrored."""
         prefix = "account:"
         return [name.removeprefix(prefix) for name in self.declared if name.startswith(prefix)]
+
+    def rate_digests(self) -> dict[str, str]:
+        """Return the digests of the mirrored rates, by account."""
+        return {account: digest for account, (digest, _) in self._rates.items()}
 
     def enqueue(self, kept: MirroredEntry, limits: Iterable[Sequence[str]]) -> None:
         """Add an entry, and declare its semaphores with the server's limits, as the server did."""
@@ -196,8 +205,17 @@ class Mirror:
         rates: Sequence[Sequence[str]],
         images: Sequence[Sequence[str]],
     ) -> None:
-        """Replace the set limits, learned rates and daily images by those that `renew` returns."""
-        self._set, self._rates, self._images = list(limits), list(rates), list(images)
+        """Replace the set limits, daily images and changed rates by those that `renew` returns.
+
+        A rate is its account, its digest ("" if the server has none), and its fields and values.
+        """
+        self._set, self._images = list(limits), list(images)
+        for account, digest, *rate in rates:
+            if digest:
+                values = dict(zip(rate[::2], rate[1::2], strict=True))
+                self._rates[account] = digest, [values.get(name, "0") for name in RATE_FIELDS]
+            else:
+                self._rates.pop(account, None)
 
     def add_results(self, batch: str, rows: Iterable[Row]) -> None:
         """Add recorded results of a batch."""
@@ -263,7 +281,10 @@ class Mirror:
                 {"name": name, "units": int(units), "by_admin": bool(by_admin), "at": float(at)}
                 for name, units, by_admin, at in self._set
             ],
-            "rates": [{"account": rate[0], "values": list(rate[1:])} for rate in self._rates],
+            "rates": [
+                {"account": account, "values": list(values)}
+                for account, (_, values) in self._rates.items()
+            ],
             "images": [
                 {"account": account, "day": int(day), "count": int(count)}
                 for account, day, count in self._images

@@ -1,5 +1,6 @@
 """The session of this process at a Redis server: its lease, its ordered calls, and its resyncs."""
 
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 
 from replicate_mcp.backends.redis.connection import RedisConnection
+from replicate_mcp.backends.redis.decoding import REASONS
 from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.platform.clock import steady_time
@@ -28,6 +30,10 @@ class Session:
     A call whose reply was lost may have been carried out. Every call can be repeated; until one
     gets a reply, the server receives this process's complete state before anything else, so that
     the states of the two never diverge.
+
+    Attributes:
+        holder: the id of this process as a holder.
+        generation: the id of the server's generation of state, as of the last resync; "" before.
     """
 
     def __init__(
@@ -46,18 +52,31 @@ class Session:
         self._with_time = anyio.Lock(fast_acquire=True)
         self._turn = anyio.Lock(fast_acquire=True)
         self._sequence = 0
-        self._generation = ""
+        self.generation = ""
         self._is_registered = False
         self._is_resyncing = False
         self._resyncs = 0
         self._answered_at = float("-inf")
         self._unbroken_since = float("inf")
         self._taken_over: list[str] = []
+        self._quiet_until, self._quiet_since_message = float("-inf"), 0
 
     @property
     def is_connected_for_a_lease(self) -> bool:
         """Whether contact was unbroken for a whole lease, as far as this process knows."""
         return self._monotonic() - self._unbroken_since >= self._server.address.lease
+
+    @property
+    def has_no_orphans(self) -> bool:
+        """Whether there are no orphans, and no lease has ended, as far as the last renewal shows.
+
+        An abandoned permit is announced to every process that listens.
+        """
+        return (
+            self._server.is_listening
+            and self._server.orphan_messages == self._quiet_since_message
+            and self._monotonic() < self._quiet_until
+        )
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator["Session"]:
@@ -104,19 +123,37 @@ class Session:
     async def renew_lease(self) -> None:
         """Renew the lease until cancelled."""
         interval = self._server.address.lease / RENEWALS_A_LEASE
-        while True:
+        for renewal in itertools.count(1):
             await anyio.sleep(interval)
             try:
                 async with self.priority_lock():
-                    await self.renew()
+                    # The mirror is refreshed once a lease.
+                    if renewal % RENEWALS_A_LEASE == 0 or not await self._renew_quickly():
+                        await self.renew()
             except BackendUnavailable as error:
                 log.warning("%s", error)
 
     async def renew(self) -> None:
         """Renew the lease, and refresh the mirror's shared limits."""
         self._mirror.drop_expired()
-        limits, rates, images = await self.call("renew", accounts=self._mirror.accounts())
+        # Taken before the call: a message of during it may belong to an orphan of after it.
+        message, began_at = self._server.orphan_messages, self._monotonic()
+        limits, rates, images, quiet_for = await self.call(
+            "renew", accounts=self._mirror.accounts(), mirrored=self._mirror.rate_digests()
+        )
+        self._quiet_until, self._quiet_since_message = began_at + float(quiet_for), message
         self._mirror.set_shared_limits(limits, rates, images)
+
+    async def _renew_quickly(self) -> bool:
+        """Renew the lease without refreshing the mirror; return False if anything else is to do."""
+        if not self._is_registered:
+            return False
+        message, began_at = self._server.orphan_messages, self._monotonic()
+        answer = await self._call("renew_quickly", {"generation": self.generation}, 0)
+        if answer[0] != "ok":
+            return False
+        self._quiet_until, self._quiet_since_message = began_at + float(answer[1]), message
+        return True
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
         """Restore a batch's results, under the lock; and the batch itself, if `entirely`."""
@@ -161,12 +198,13 @@ class Session:
 
     async def _send_state(self) -> None:
         arguments = {
-            **self._mirror.encode(), "label": self._label, "generation": self._generation,
+            **self._mirror.encode(), "label": self._label, "generation": self.generation,
+            "reasons": REASONS,
         }  # fmt: skip
         self._sequence += 1
         answer = await self._call("register", arguments, self._sequence)
         _, generation, lost, taken_over = answer
-        if self._generation and generation != self._generation:
+        if self.generation and generation != self.generation:
             log.warning(
                 "Redis at %s lost its state or was restarted: the state is sent again, and "
                 "nothing is started for %g s.",
@@ -176,11 +214,11 @@ class Session:
         for batch, kept in list(self._mirror.batches.items()):
             if batch in taken_over and self._mirror.mark_taken_over(batch):
                 self._taken_over.append(batch)
-            if generation == self._generation and batch in lost and kept.closed_at is not None:
+            if generation == self.generation and batch in lost and kept.closed_at is not None:
                 self._mirror.drop_batch(batch)  # Deleted by the server to make space.
-            elif generation != self._generation or batch in lost:
+            elif generation != self.generation or batch in lost:
                 await self.restore(kept, entirely=batch in lost)
-        self._generation, self._is_registered = generation, True
+        self.generation, self._is_registered = generation, True
 
     async def _call(self, name: str, arguments: dict[str, Any], sequence: int) -> list[Any]:
         try:
@@ -192,6 +230,11 @@ class Session:
             self._is_registered = self._is_registered and not sequence
             self._answered_at = float("-inf")
             raise
+        if answer[0] == "newer":
+            raise BackendUnavailable(
+                f"Redis at {self._server.address.shown} is used by a newer version of "
+                "replicate-mcp: upgrade this one, or give it another ?prefix= or database."
+            )
         now = self._monotonic()
         if now - self._answered_at > self._server.address.lease:
             self._unbroken_since = now

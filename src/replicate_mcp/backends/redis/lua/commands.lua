@@ -1,58 +1,23 @@
--- The commands that a process can call, which implement `Backend` in batches/backend.py.
---
--- The reply is 'ok' and the result, or 'register' and the generation if this server does not know
--- the process (any more): the process then sends its state and repeats the call.
-
-local commands = {}
-
--- Commands that free something or must not be lost: they work when the memory is full. A script
--- that has written once may continue to write, and renewing the lease is a write that is always
--- allowed.
-local ALLOWED_WHEN_FULL = {}
-for _, name in ipairs({
-  'renew', 'dequeue', 'release', 'requeue', 'finish', 'record_results', 'abandon', 'adopt', 'claim_prediction',
-  'cancel_batch', 'close', 'restore_batch', 'admit', 'orphans', 'semaphores',
-}) do ALLOWED_WHEN_FULL[name] = true end
+-- The commands that a process can call, which implement `Backend` in batches/backend.py; those that
+-- idle processes call have smaller scripts, in renewal.lua and has_orphans.lua.
 
 -- Holders
 
 -- Synchronise this process's state; `args.generation` is that of its last synchronisation. The
 -- process counts as alive only from then on: one that cannot send its state is dead for the others.
 function commands.register()
-  redis.call('DEL', holder_key(me))  -- A write that works with full memory.
+  leases.suspend()
   redis.call('SREM', key.stalled, me)
   generation.extend_to_lease()
-  local lost, left = resync.apply()
-  redis.call('HSET', holder_key(me), 'since', exact(server_time), 'sequence', whole(sequence))
-  holders.renew()
-  redis.call('HSET', key.holders, me, args.label)
+  local lost, taken_over = resync.apply()
+  leases.begin(args.label)
   redis.call('PUBLISH', channel(me), '')
-  return {generation_id, lost, left}
-end
-
--- Renew the lease; return the shared state that a process mirrors in case it is lost here.
-function commands.renew()
-  local set, known_rates, images = {}, {}, {}
-  for name, each in each_record(key.set) do
-    set[#set + 1] = {name, whole(each.units), each.by_admin and '1' or '', exact(each.at)}
-  end
-  local today = math.floor(now / DAY)
-  for _, account in ipairs(args.accounts) do
-    local state = record_of(key.rates, account)
-    if state then
-      local values = {account}
-      for _, field in ipairs(rate_limit.FIELDS) do values[#values + 1] = exact(state[field] or 0) end
-      known_rates[#known_rates + 1] = values
-    end
-    local count = redis.call('GET', images_key(account, today))
-    if count then images[#images + 1] = {account, whole(today), count} end
-  end
-  return {set, known_rates, images}
+  return {generation_id, lost, taken_over}
 end
 
 function commands.close()
   holders.abandon_permits()
-  holders.remove(me, args.reasons)
+  holders.remove({[me] = true}, args.reasons)
   return {permits.admit()}
 end
 
@@ -110,11 +75,14 @@ function commands.semaphores()
 end
 
 function commands.usage_by_holder()
-  local labels, shares = {}, {}
-  for holder, label in each_field(key.holders) do labels[holder] = label end
+  local shares, users, seen = {}, {}, {}
   local function add(holder, semaphores, in_use, waiting)
+    if not seen[holder] then
+      seen[holder] = true
+      users[#users + 1] = holder
+    end
     for _, name in ipairs(semaphores) do
-      shares[#shares + 1] = {labels[holder] or '', name, whole(in_use), whole(waiting)}
+      shares[#shares + 1] = {holder, name, whole(in_use), whole(waiting)}
     end
   end
   for _, hash in ipairs({key.permits, key.offers}) do
@@ -125,6 +93,8 @@ function commands.usage_by_holder()
   for _, entry in each_record(key.entries) do
     add(entry.holder, entry.semaphores, 0, entry.waiting)
   end
+  local labels = values_of(key.holders, users)
+  for _, share in ipairs(shares) do share[1] = labels[share[1]] or '' end
   return {shares}
 end
 
@@ -323,27 +293,33 @@ function commands.claim_prediction()
   return {given and '1' or ''}
 end
 
-local function list_attempts(account, only_orphaned)
-  local found = {}
-  for permit, record in each_record(key.permits) do
-    if record.task and record.account == account and
-      (not only_orphaned or holders.is_orphaned(record)) then
-      local about = permits.about(permit)
-      found[#found + 1] = {
-        permit, record.entry, whole(record.task), about.model or '', about.inputs or '{}',
-        whole(record.cancel_after or 0), exact(about.sent_at or 0), record.prediction or '',
-      }
-    end
-  end
-  return found
+local function describe(permit, record)
+  local about = permits.about(permit)
+  return {
+    permit, record.entry, whole(record.task), about.model or '', about.inputs or '{}',
+    whole(record.cancel_after or 0), exact(about.sent_at or 0), record.prediction or '',
+  }
 end
 
-function commands.open_attempts() return {list_attempts(args.account, false)} end
+function commands.open_attempts()
+  local found = {}
+  for permit, record in each_record(key.permits) do
+    if record.task and record.account == args.account then
+      found[#found + 1] = describe(permit, record)
+    end
+  end
+  return {found}
+end
 
 function commands.orphans()
   holders.reap_dead()
-  if not permits.has_orphans() then return {{}} end
-  return {list_attempts(args.account, true)}
+  local found = {}
+  for permit, record in pairs(permits.orphans(args.account)) do
+    if record.task and holders.is_orphaned(record) then
+      found[#found + 1] = describe(permit, record)
+    end
+  end
+  return {found}
 end
 
 function commands.adopt()
@@ -364,10 +340,12 @@ end
 
 -- Lost state
 
--- Return the generation if the account's predictions have to be imported, else ''.
+-- Return the generation in which the account's predictions have to be imported, and that in which
+-- they have been; '' for none.
 function commands.has_lost_state()
-  if not generation.is_admitting() or holders.is_imported(args.account) then return {''} end
-  return {generation_id}
+  if not generation.is_admitting() then return {'', ''} end
+  if holders.is_imported(args.account) then return {'', generation_id} end
+  return {generation_id, ''}
 end
 
 function commands.import_running()
@@ -449,21 +427,3 @@ function commands.set_cached()
 end
 
 function commands.get_cached() return {cache.get(args.key)} end
-
--- The call
-
-function answer()
-  generation.check()
-  if command ~= 'register' and not holders.is_registered() then return {'register', generation_id} end
-  if sequence > 0 then
-    -- An abandoned call that arrives after a later one must have no effect.
-    if holders.is_late() then return {'late'} end
-    if ALLOWED_WHEN_FULL[command] then holders.renew() end
-    if command ~= 'register' then
-      redis.call('HSET', holder_key(me), 'sequence', whole(sequence))
-    end
-  end
-  local reply = commands[command]()
-  space.settle()
-  return {'ok', unpack(reply)}
-end

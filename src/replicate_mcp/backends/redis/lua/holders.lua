@@ -1,36 +1,4 @@
--- Processes as holders: their leases, their declarations of semaphores, and cleanup after dead
--- ones.
---
--- A holder's key lives for one lease, and has `since` (when its unbroken contact began) and
--- `sequence` (the number of its last call).
-
--- Leases
-
-function holders.is_known(holder) return redis.call('HEXISTS', key.holders, holder) == 1 end
-
-function holders.is_alive(holder) return redis.call('EXISTS', holder_key(holder)) == 1 end
-
-function holders.is_registered() return holders.is_known(me) and holders.is_alive(me) end
-
-function holders.renew() redis.call('PEXPIRE', holder_key(me), lease) end
-
-function holders.is_late()
-  local last = redis.call('HGET', holder_key(me), 'sequence')
-  return last and sequence < tonumber(last)
-end
-
--- Return whether this process may declare others dead: it must have been connected for a whole
--- lease itself, by the clocks of this server and its own, so that they had time to reconnect.
-local function may_declare_dead()
-  if args.unbroken ~= true or not generation.is_admitting() then return false end
-  local since = redis.call('HGET', holder_key(me), 'since')
-  if not since then return false end
-  if tonumber(since) > server_time then
-    redis.call('HSET', holder_key(me), 'since', exact(server_time))
-    return false
-  end
-  return server_time >= tonumber(since) + lease / 1000
-end
+-- Processes as holders: their declarations of semaphores, and cleanup after dead ones.
 
 -- Declared and set limits
 
@@ -158,19 +126,11 @@ end
 
 -- Accounts
 
-local entered = {}   -- cached for this call
-
 function holders.is_imported(account)
-  if entered[account] == nil then
-    entered[account] = redis.call('HEXISTS', key.entered, account) == 1
-  end
-  return entered[account]
+  return redis.call('HEXISTS', key.imported, account) == 1
 end
 
-function holders.mark_imported(account)
-  redis.call('HSET', key.entered, account, '1')
-  entered[account] = true
-end
+function holders.mark_imported(account) redis.call('HSET', key.imported, account, '1') end
 
 -- Return the state of every semaphore, or only of `only`.
 function holders.states(only)
@@ -193,30 +153,39 @@ end
 
 -- Dead holders
 
--- Remove a process and all its state except the permits of its predictions.
-function holders.remove(holder, reasons)
-  permits.withdraw_from(holder)
-  for id, entry in each_record(key.entries) do
-    if entry.holder == holder then queue.remove(id) end
-  end
+-- Remove the declarations of these holders, the keys of `from`.
+local function undeclare(from)
   local undeclared = {}
   for field in each_field(key.declared) do
     local owner, name = string.match(field, '^(%S*) (.*)$')
-    if owner == holder then
+    if from[owner] then
       redis.call('HDEL', key.declared, field)
-      undeclared[#undeclared + 1] = name
+      undeclared[name] = true
     end
   end
   declarations = nil
-  for _, name in ipairs(undeclared) do holders.refresh(name) end
-  for permit, record in each_record(key.permits) do
-    if record.holder == holder and not record.task then permits.free(permit, true) end
+  for name in pairs(undeclared) do holders.refresh(name) end
+end
+
+-- Remove these processes, the keys of `gone`, and all their state except the permits of their
+-- predictions; all at once, since some of it is found only by reading that of every process.
+function holders.remove(gone, reasons)
+  permits.withdraw_from(gone)
+  for id, entry in each_record(key.entries) do
+    if gone[entry.holder] then queue.remove(id) end
   end
-  redis.call('HDEL', key.holders, holder)
-  redis.call('DEL', holder_key(holder))
-  redis.call('SREM', key.stalled, holder)
+  undeclare(gone)
+  for holder in pairs(gone) do
+    leases.remove(holder)
+    redis.call('SREM', key.stalled, holder)
+  end
+  for permit, record in each_record(key.permits) do
+    if record.holder ~= '' and gone[record.holder] then
+      if record.task then permits.index(permit, record) else permits.free(permit, true) end
+    end
+  end
   holders.delete_unused_names()
-  journal.end_waiting_tasks(holder, reasons)
+  journal.end_batches_of(gone, reasons)
 end
 
 -- Abandon the permits of this process's predictions, so that others can adopt them.
@@ -228,7 +197,8 @@ end
 
 -- Return whether a permit can be adopted.
 function holders.is_orphaned(record)
-  return record.holder == '' or (not holders.is_known(record.holder) and may_declare_dead())
+  return record.holder == '' or
+    (not leases.is_known(record.holder) and leases.may_declare_dead())
 end
 
 local SETTLED_WITHIN = 50 * 60   -- as in replicate_api/attempt_matching.py
@@ -242,8 +212,7 @@ end
 -- Release the units of orphaned permits whose predictions must have ended by now. The records stay
 -- for recovery, until they are closed.
 local function release_ended(reasons)
-  if not permits.has_orphans() then return end
-  for permit, record in each_record(key.permits) do
+  for permit, record in pairs(permits.orphans()) do
     if record.ends_by and record.ends_by < now and holders.is_orphaned(record) then
       if is_closed(record) then
         permits.free(permit, true)
@@ -258,14 +227,11 @@ end
 -- Remove dead holders and clean up after them.
 function holders.reap_dead()
   local reasons = args.reasons
-  if may_declare_dead() then
-    for holder in each_field(key.holders) do
-      if not holders.is_alive(holder) then holders.remove(holder, reasons) end
-    end
-    journal.end_batches_of_unknown_holders(reasons)
+  if leases.may_declare_dead() then
+    local dead = leases.ended()
+    if next(dead) then holders.remove(dead, reasons) end
     redis.call('HSET', key.generation, 'reaped_at', exact(now))
   end
-  journal.end_waiting_tasks('', reasons)
   release_ended(reasons)
 end
 

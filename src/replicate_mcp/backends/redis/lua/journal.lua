@@ -115,49 +115,43 @@ function journal.end_task(batch, task, reason, prediction)
 end
 
 -- Fail a batch's tasks that have neither a result nor a permit: no process will run them.
-local function end_waiting_tasks_of(batch, out, reasons)
+local function end_waiting_tasks_of(batch, with_permit, reasons)
   local since = redis.call('HGET', batch_key(batch), 'generation')
   redis.call('HDEL', key.running, batch)
   if not since then return end
-  redis.call('HSET', batch_key(batch), 'left', '1')
+  redis.call('HSET', batch_key(batch), 'taken_over', '1')
   local reason = generation.may_be_rolled_back(since) and reasons.unsure or reasons.interrupted
   local rows = {}
   for place, kept in ipairs(redis.call('LRANGE', tasks_key(batch), 0, -1)) do
     local task = place - 1
-    if not out[batch .. ' ' .. task] then rows[#rows + 1] = row(task, kept, reason) end
+    if not with_permit[batch .. ' ' .. task] then rows[#rows + 1] = row(task, kept, reason) end
   end
   journal.record(batch, rows)
 end
 
-local function batches_of(is_theirs)
+-- End the waiting tasks of these batches.
+function journal.end_batches(batches, reasons)
+  if #batches == 0 then return end
+  local with_permit = {}
+  for _, record in each_record(key.permits) do
+    if record.task then with_permit[record.entry .. ' ' .. whole(record.task)] = true end
+  end
+  for _, batch in ipairs(batches) do end_waiting_tasks_of(batch, with_permit, reasons) end
+end
+
+-- End the waiting tasks of dead holders' batches; `dead` is as `leases.ended` returns it.
+function journal.end_batches_of(dead, reasons)
   local batches = {}
   for batch, holder in each_field(key.running) do
-    if is_theirs(holder) then batches[#batches + 1] = batch end
+    if leases.is_among(dead, holder) then batches[#batches + 1] = batch end
   end
-  return batches
-end
-
-local function end_batches(batches, reasons)
-  if #batches == 0 then return end
-  local out = {}
-  for _, record in each_record(key.permits) do
-    if record.task then out[record.entry .. ' ' .. whole(record.task)] = true end
-  end
-  for _, batch in ipairs(batches) do end_waiting_tasks_of(batch, out, reasons) end
-end
-
-function journal.end_waiting_tasks(holder, reasons)
-  end_batches(batches_of(function(each) return each == holder end), reasons)
-end
-
--- End batches that were written before the memory was lost, by processes that did not reconnect.
-function journal.end_batches_of_unknown_holders(reasons)
-  local is_unknown = function(each) return each ~= '' and not holders.is_known(each) end
-  end_batches(batches_of(is_unknown), reasons)
+  journal.end_batches(batches, reasons)
 end
 
 -- Return whether others ended the batch's waiting tasks because its process seemed dead.
-function journal.was_taken_over(batch) return redis.call('HEXISTS', batch_key(batch), 'left') == 1 end
+function journal.was_taken_over(batch)
+  return redis.call('HEXISTS', batch_key(batch), 'taken_over') == 1
+end
 
 -- Predictions
 

@@ -6,8 +6,8 @@
 
 -- Rates
 
-function rates.of(account)
-  local state = record_of(key.rates, account)
+local function current(account, packed)
+  local state = packed and cmsgpack.unpack(packed)
   if not state then
     -- Never declared, or lost: begin with the rate that living processes declare.
     local per_minute = holders.declared_rate(account)
@@ -15,6 +15,14 @@ function rates.of(account)
     state = rate_limit.initial(per_minute, now)
   end
   return rate_limit.refilled_at(state, now)
+end
+
+function rates.of(account) return current(account, redis.call('HGET', key.rates, account)) end
+
+function rates.of_all(accounts)
+  local kept, states = values_of(key.rates, accounts), {}
+  for _, account in ipairs(accounts) do states[account] = current(account, kept[account]) end
+  return states
 end
 
 function rates.put(account, state) put_record(key.rates, account, state) end
@@ -25,18 +33,20 @@ local function increment(hash, field, by)
   if redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
 end
 
+local function semaphore_units(semaphore) return 's:' .. semaphore end
+local function entry_units(entry) return 'e:' .. entry end
+
 local function count(record, by)
   if record.ends_by == 0 then return end  -- Its units were released.
-  for _, semaphore in ipairs(record.semaphores) do increment(key.units, 's:' .. semaphore, by) end
-  if record.limited then increment(key.units, 'e:' .. record.entry, by) end
+  for _, semaphore in ipairs(record.semaphores) do
+    increment(key.units, semaphore_units(semaphore), by)
+  end
+  if record.limited then increment(key.units, entry_units(record.entry), by) end
 end
 
-local function units_of(field)
-  return tonumber(redis.call('HGET', key.units, field) or 0)
+function permits.in_use(semaphore)
+  return tonumber(redis.call('HGET', key.units, semaphore_units(semaphore)) or 0)
 end
-
-function permits.in_use(semaphore) return units_of('s:' .. semaphore) end
-function permits.running(entry) return units_of('e:' .. entry) end
 
 local function count_images(record, images)
   if not record.account or not images or images == 0 then return end
@@ -48,8 +58,8 @@ end
 
 -- Equal open attempts, distinguished by their Cancel-After
 
-local function used_cancel_afters(like)
-  local used, list = {}, redis.call('HGET', key.cancel_afters, like)
+local function used_cancel_afters(fingerprint)
+  local used, list = {}, redis.call('HGET', key.cancel_afters, fingerprint)
   for seconds in string.gmatch(list or '', '%d+') do used[tonumber(seconds)] = true end
   return used, list
 end
@@ -85,11 +95,24 @@ end
 
 function permits.get(permit) return record_of(key.permits, permit) end
 
+local function orphan_member(permit, record) return (record.account or '') .. ' ' .. permit end
+
+-- List a permit as an orphan if its holder is not registered, for example '' as an abandoned one's;
+-- this process is registered, or will be by this call.
+function permits.index(permit, record)
+  if record.holder == me or leases.is_known(record.holder) then
+    redis.call('ZREM', key.orphans, orphan_member(permit, record))
+  else
+    redis.call('ZADD', key.orphans, 0, orphan_member(permit, record))
+    permits.has_new_orphans = true
+  end
+end
+
 -- Add a permit; `about` describes its attempt: model, inputs, sent_at.
 function permits.put(permit, record, about)
   put_record(key.permits, permit, record)
   if about then put_record(key.attempts, permit, {record = record, about = about}) end
-  increment(key.held, record.holder, 1)
+  if record.holder ~= me then permits.index(permit, record) end
   add_cancel_after(record)
 end
 
@@ -104,7 +127,7 @@ function permits.free(permit, counts_images)
   local record = permits.get(permit)
   if not record or redis.call('HDEL', key.permits, permit) == 0 then return nil end
   redis.call('HDEL', key.attempts, permit)
-  increment(key.held, record.holder, -1)
+  if record.holder ~= me then redis.call('ZREM', key.orphans, orphan_member(permit, record)) end
   count(record, -1)
   remove_cancel_after(record)
   if not counts_images then count_images(record, -(record.images or 0)) end
@@ -123,22 +146,21 @@ function permits.encode(permit, record)
 end
 
 function permits.about(permit)
-  local noted = record_of(key.attempts, permit)
-  return noted and noted.about or {}
+  local attempt = record_of(key.attempts, permit)
+  return attempt and attempt.about or {}
 end
 
 local function change(permit, record)
   put_record(key.permits, permit, record)
-  local noted = record_of(key.attempts, permit)
-  if noted then
-    put_record(key.attempts, permit, {record = record, about = noted.about})
+  local attempt = record_of(key.attempts, permit)
+  if attempt then
+    put_record(key.attempts, permit, {record = record, about = attempt.about})
   end
 end
 
 function permits.give_to(permit, record, holder)
-  increment(key.held, record.holder, -1)
   record.holder = holder
-  increment(key.held, holder, 1)
+  permits.index(permit, record)
   change(permit, record)
 end
 
@@ -157,15 +179,23 @@ end
 
 -- Reload the attempts that survived when a new generation begins.
 function permits.reload_attempts()
-  for permit, noted in each_record(key.attempts) do permits.enter(permit, noted.record) end
+  for permit, attempt in each_record(key.attempts) do permits.enter(permit, attempt.record) end
 end
 
--- Return whether any permit's holder is not registered.
-function permits.has_orphans()
-  for holder in each_field(key.held) do
-    if holder == '' or not holders.is_known(holder) then return true end
+-- Return the permits whose holder is not registered, of one account or of all, by number.
+function permits.orphans(account)
+  local members
+  if account then  -- '!' follows the blank.
+    members = redis.call('ZRANGEBYLEX', key.orphans, '[' .. account .. ' ', '(' .. account .. '!')
+  else
+    members = redis.call('ZRANGE', key.orphans, 0, -1)
   end
-  return false
+  local found = {}
+  for _, member in ipairs(members) do
+    local owner, permit = string.match(member, '^(.*) (%d+)$')
+    if permit and (not account or owner == account) then found[permit] = permits.get(permit) end
+  end
+  return found
 end
 
 function permits.next_numbers(count)
@@ -246,25 +276,26 @@ function permits.withdraw(numbers)
   end
 end
 
-function permits.withdraw_from(holder)
+-- Withdraw the offers of these holders, the keys of `from`.
+function permits.withdraw_from(from)
   local numbers = {}
   for permit, record in pairs(permits.offers()) do
-    if record.holder == holder then numbers[#numbers + 1] = permit end
+    if from[record.holder] then numbers[#numbers + 1] = permit end
   end
   permits.withdraw(numbers)
 end
 
 local function withdraw_stale()
-  local numbers, lying = {}, {}
+  local numbers, late = {}, {}
   for permit, record in pairs(permits.offers()) do
     -- An offer from the future was made before the clock was set back.
     if record.offered_at < now - admission.OFFER_TTL_SECONDS or record.offered_at > now + 1 then
       numbers[#numbers + 1] = permit
-      lying[record.holder] = true
+      late[record.holder] = true
     end
   end
   permits.withdraw(numbers)
-  for holder in pairs(lying) do redis.call('SADD', key.stalled, holder) end
+  for holder in pairs(late) do redis.call('SADD', key.stalled, holder) end
 end
 
 -- Admission
@@ -301,6 +332,36 @@ end
 
 local function sooner(a, b) return a and b and math.min(a, b) or a or b end
 
+-- Return the free units by semaphore, the rates by account, and the entries by id; set how many
+-- starts of each entry run. The number of reads does not grow with that of the entries.
+local function situation(waiting)
+  local names, accounts, counters, entries = {}, {}, {}, {}
+  local seen_names, seen_accounts = {}, {}
+  for _, entry in ipairs(waiting) do
+    entries[entry.id] = entry
+    for _, name in ipairs(entry.semaphores) do
+      if not seen_names[name] then
+        seen_names[name] = true
+        names[#names + 1], counters[#counters + 1] = name, semaphore_units(name)
+      end
+    end
+    if entry.max_running then counters[#counters + 1] = entry_units(entry.id) end
+    if entry.account and not seen_accounts[entry.account] then
+      seen_accounts[entry.account] = true
+      accounts[#accounts + 1] = entry.account
+    end
+  end
+  local limits, units = values_of(key.limits, names), values_of(key.units, counters)
+  local free = {}
+  for _, name in ipairs(names) do
+    free[name] = tonumber(limits[name] or 0) - tonumber(units[semaphore_units(name)] or 0)
+  end
+  for _, entry in ipairs(waiting) do
+    entry.running = entry.max_running and tonumber(units[entry_units(entry.id)] or 0) or 0
+  end
+  return free, rates.of_all(accounts), entries
+end
+
 -- Run the admission over the queue; return when to decide again, if time alone can change the
 -- decision, and for how many seconds all admission is paused, because the generation is new.
 local function decide()
@@ -308,16 +369,7 @@ local function decide()
   local pause = is_paused and opens_at - server_time
   local next_at = pause and now + pause
   if #waiting == 0 then return next_at, pause end
-  local free, states, entries = {}, {}, {}
-  for _, entry in ipairs(waiting) do
-    entries[entry.id] = entry
-    for _, name in ipairs(entry.semaphores) do
-      free[name] = free[name] or (holders.limit(name) or 0) - permits.in_use(name)
-    end
-    if entry.account and not states[entry.account] then
-      states[entry.account] = rates.of(entry.account)
-    end
-  end
+  local free, states, entries = situation(waiting)
   local oldest, stalled = {}, list_stalled_holders()
   for _, record in pairs(permits.offers()) do
     local at = oldest[record.holder]

@@ -7,7 +7,7 @@ if redis.replicate_commands then redis.replicate_commands() end
 -- Args:
 --   me: the calling process, as a holder.
 --   sequence: the number of the call, which rises; 0 if the call changes nothing.
---   lease: milliseconds for which the holder's key lives without renewal.
+--   lease: milliseconds for which the process counts as alive without renewal.
 --   test_time: the time in seconds that tests set; empty otherwise.
 --   journal_bytes: the allowance of each account in the journal.
 local prefix, command, me = ARGV[1], ARGV[2], ARGV[3]
@@ -19,32 +19,42 @@ local moment = redis.call('TIME')
 local server_time = tonumber(moment[1]) + tonumber(moment[2]) / 1000000
 local now = test_time == '' and server_time or tonumber(test_time)
 
--- Kept for the lifetime of the generation: each of these hashes has its id in the field '#'.
-local GENERATION_KEYS = {
+-- Kept for the lifetime of the generation: each of these hashes has its id in the field '#', so that
+-- none is ever empty.
+local GENERATION_HASHES = {
   'permits',    -- permit: its record
   'offers',     -- permit: the record of an offer that was not accepted yet
   'entries',    -- entry of the queue: its record
   'units',      -- s:semaphore, e:entry: the number of its permits and offers
-  'held',       -- holder ('' for abandoned permits): the number of its permits
   'limits',     -- semaphore: the limit in effect
   'set',        -- semaphore: the limit that was set, at its registration or by hand
   'declared',   -- holder, semaphore: the limit and rate that the process declares
   'cancel_afters',      -- account, digest of model and inputs: Cancel-After of its open attempts
-  'entered',    -- account: 1 once the running predictions of the account's list were imported
-  'holders',    -- holder: the label of a process that is registered and was not declared dead
+  'imported',   -- account: 1 once the running predictions of the account's list were imported
+  'holders',    -- holder: the label of a process that was not declared dead; more in leases.lua
+}
+-- The same of sorted sets, with the score of '#'.
+local GENERATION_SETS = {
+  queue = 0,        -- entries that wait, by turn
+  orphans = 0,      -- 'account permit' of permits whose holder is not registered, in this order
+  leases = '+inf',  -- holders, by the end of their lease on the server's clock
 }
 local key = {
   generation = prefix .. 'generation',  -- id, run, began_at, opens_at, restarted, permit, turn, ...
-  queue = prefix .. 'queue',            -- entries that wait, by turn; '#' and the generation at 0
   stalled = prefix .. 'stalled',        -- holders that did not accept their offers in time
   -- These outlive the generation; losing them breaks no limit.
   attempts = prefix .. 'attempts',      -- permit: its record, and the description of its attempt
-  running = prefix .. 'running',        -- batch: the holder that runs it, '' if it is to be ended
+  running = prefix .. 'running',        -- batch: the holder that runs it
   rates = prefix .. 'rates',            -- account: its rate
 }
-for _, name in ipairs(GENERATION_KEYS) do key[name] = prefix .. name end
+local generation_keys = {}
+local function add_generation_key(name)
+  key[name] = prefix .. name
+  generation_keys[#generation_keys + 1] = key[name]
+end
+for _, name in ipairs(GENERATION_HASHES) do add_generation_key(name) end
+for name in pairs(GENERATION_SETS) do add_generation_key(name) end
 
-local function holder_key(holder) return prefix .. 'holder:' .. holder end
 local function channel(holder) return prefix .. 'wake:' .. holder end
 local function batch_key(batch) return prefix .. 'batch:' .. batch end
 local function tasks_key(batch) return prefix .. 'tasks:' .. batch end
@@ -65,15 +75,15 @@ local generation_id      -- the id of the current generation
 local opens_at = 0    -- admission is paused until then, on the server's clock
 
 -- The modules of the script, each in a file of its own.
-local generation, rates, permits, queue = {}, {}, {}, {}
-local holders, journal, space, cache, resync = {}, {}, {}, {}, {}
+local generation, leases, rates, permits, queue = {}, {}, {}, {}, {}
+local holders, journal, space, cache, resync, commands = {}, {}, {}, {}, {}, {}
 local answer
 
 -- Format numbers: `whole` for integers (permits have sixteen digits), `exact` without loss.
 local function whole(number) return string.format('%.0f', number) end
 local function exact(number) return string.format('%.17g', number) end
 
--- Iterate over the fields of a hash and their values, without the generation's mark.
+-- Iterate over the fields of a hash and their values, without '#'.
 local function each_field(hash)
   local flat, i = redis.call('HGETALL', hash), -1
   return function()
@@ -98,4 +108,18 @@ end
 
 local function put_record(hash, field, record)
   redis.call('HSET', hash, field, cmsgpack.pack(record))
+end
+
+local MAX_FIELDS_PER_READ = 1000
+
+-- Return the values of fields of a hash, by field; those of missing fields are absent.
+local function values_of(hash, fields)
+  local values = {}
+  for first = 1, #fields, MAX_FIELDS_PER_READ do
+    local last = math.min(#fields, first + MAX_FIELDS_PER_READ - 1)
+    for place, value in ipairs(redis.call('HMGET', hash, unpack(fields, first, last))) do
+      values[fields[first + place - 1]] = value or nil
+    end
+  end
+  return values
 end

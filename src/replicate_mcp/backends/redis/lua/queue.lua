@@ -9,8 +9,6 @@ function queue.account_semaphore(account) return ACCOUNT_PREFIX .. account end
 function queue.is_account(name) return string.sub(name, 1, #ACCOUNT_PREFIX) == ACCOUNT_PREFIX end
 function queue.account_of(name) return string.sub(name, #ACCOUNT_PREFIX + 1) end
 
-local MAX_ENTRIES_PER_READ = 1000
-
 local known = {}   -- cached for this call
 
 local function entry_of(id)
@@ -19,14 +17,12 @@ local function entry_of(id)
 end
 
 local function read(ids)
-  for first = 1, #ids, MAX_ENTRIES_PER_READ do
-    local last = math.min(#ids, first + MAX_ENTRIES_PER_READ - 1)
-    local packed = redis.call('HMGET', key.entries, unpack(ids, first, last))
-    for place, each in ipairs(packed) do
-      local id = ids[first + place - 1]
-      if known[id] == nil then known[id] = each and cmsgpack.unpack(each) end
-    end
+  local unread = {}
+  for _, id in ipairs(ids) do
+    if known[id] == nil then unread[#unread + 1] = id end
   end
+  local packed = values_of(key.entries, unread)
+  for _, id in ipairs(unread) do known[id] = packed[id] and cmsgpack.unpack(packed[id]) or false end
 end
 
 local function put(id, entry)
@@ -101,28 +97,42 @@ function queue.rotate(grants, entries)
   end
 end
 
--- Return whether the entry's account may start tasks: after a loss of state, its running
+-- Return whether the entry's accounts may start tasks: after a loss of state, their running
 -- predictions must have been imported.
-local function may_start(entry)
+local function may_start(entry, imported)
   for _, name in ipairs(entry.semaphores) do
-    if queue.is_account(name) and not holders.is_imported(queue.account_of(name)) then
-      return false
-    end
+    if queue.is_account(name) and not imported[queue.account_of(name)] then return false end
   end
   return true
 end
 
+local function accounts_of(ids)
+  local accounts, seen = {}, {}
+  for _, id in ipairs(ids) do
+    for _, name in ipairs(known[id] and known[id].semaphores or {}) do
+      if queue.is_account(name) and not seen[name] then
+        seen[name] = true
+        accounts[#accounts + 1] = queue.account_of(name)
+      end
+    end
+  end
+  return accounts
+end
+
+local function waiting_ids() return redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf') end
+
 -- Return the entries that wait and may start, in turn, for the admission, and whether any entry
 -- waits only because admission is paused.
 function queue.waiting()
-  local ids = redis.call('ZRANGEBYSCORE', key.queue, 1, '+inf')
+  local ids = waiting_ids()
   if not generation.is_admitting() then return {}, #ids > 0 end
   local waiting = {}
   read(ids)
+  local imported = values_of(key.imported, accounts_of(ids))
   for _, id in ipairs(ids) do
     local entry = known[id]
-    if entry and may_start(entry) then
-      entry.id, entry.running = id, entry.max_running and permits.running(id) or 0
+    if entry and may_start(entry, imported) then
+      entry.id = id
       waiting[#waiting + 1] = entry
     end
   end
@@ -131,10 +141,11 @@ end
 
 -- Return the number of waiting starts by semaphore.
 function queue.by_semaphore()
-  local waiting = {}
-  for _, entry in each_record(key.entries) do
-    for _, name in ipairs(entry.semaphores) do
-      waiting[name] = (waiting[name] or 0) + entry.waiting
+  local ids, waiting = waiting_ids(), {}
+  read(ids)
+  for _, id in ipairs(ids) do
+    for _, name in ipairs(known[id] and known[id].semaphores or {}) do
+      waiting[name] = (waiting[name] or 0) + known[id].waiting
     end
   end
   return waiting

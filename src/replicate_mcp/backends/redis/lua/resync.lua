@@ -56,10 +56,11 @@ local function sync_permits(same, batches)
   local mine = {}
   for _, item in ipairs(args.permits) do mine[item.permit] = item end
   for permit, record in each_record(key.permits) do
-    if record.holder == me and not mine[permit] then
-      if record.task and not batches[record.entry] then
+    if record.holder == me then
+      permits.index(permit, record)
+      if not mine[permit] and record.task and not batches[record.entry] then
         permits.give_to(permit, record, '')  -- Left to recovery, whatever it was.
-      else
+      elseif not mine[permit] then
         permits.free(permit, false)
       end
     end
@@ -74,14 +75,14 @@ local function sync_permits(same, batches)
   end
 end
 
-local function sync_entries(left)
+local function sync_entries(taken_over)
   local mine = {}
   for _, item in ipairs(args.entries) do mine[item.entry] = true end
   for id, entry in each_record(key.entries) do
     if entry.holder == me and not mine[id] then queue.remove(id) end
   end
   for _, item in ipairs(args.entries) do
-    if left[item.entry] then
+    if taken_over[item.entry] then
       queue.remove(item.entry)
     else
       queue.enqueue(item)
@@ -89,12 +90,14 @@ local function sync_entries(left)
   end
 end
 
-local function sync_batches(batches, left)
+local function sync_batches(batches, taken_over)
+  local unknown = {}
   for batch, holder in each_field(key.running) do
-    if holder == me and not batches[batch] then redis.call('HSET', key.running, batch, '') end
+    if holder == me and not batches[batch] then unknown[#unknown + 1] = batch end
   end
+  journal.end_batches(unknown, args.reasons)
   for batch in pairs(batches) do
-    if journal.exists(batch) and not left[batch] and
+    if journal.exists(batch) and not taken_over[batch] and
       redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
       redis.call('HSET', key.running, batch, me)
     end
@@ -104,21 +107,21 @@ end
 -- Return the batches that this server does not know, and those whose waiting tasks were ended.
 function resync.apply()
   local same = args.generation == generation_id
-  local batches, lost, left, left_list = as_keys(args.batches), {}, {}, {}
+  local batches, lost, taken_over, listed = as_keys(args.batches), {}, {}, {}
   for _, batch in ipairs(args.batches) do
     if not journal.exists(batch) then
       lost[#lost + 1] = batch
     elseif journal.was_taken_over(batch) then
-      left[batch] = true
-      left_list[#left_list + 1] = batch
+      taken_over[batch] = true
+      listed[#listed + 1] = batch
     end
   end
   permits.advance_sequence(tonumber(args.newest))
-  permits.withdraw_from(me)
+  permits.withdraw_from({[me] = true})
   sync_limits(same)
   sync_rates()
   sync_permits(same, batches)
-  sync_entries(left)
-  sync_batches(batches, left)
-  return lost, left_list
+  sync_entries(taken_over)
+  sync_batches(batches, taken_over)
+  return lost, listed
 end
