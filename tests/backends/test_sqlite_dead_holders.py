@@ -263,6 +263,16 @@ async def test_process_that_just_left_gets_no_new_lock_file(machine: Machine) ->
     await machine.die(leaving)
 
 
+def test_looking_for_orphans_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        other.kill()
+    files = [path, tmp_path / "state.db-wal"]  # What a process that is killed leaves.
+    before = [file.read_bytes() for file in files]
+    assert not has_orphans(path)
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_unreadable_state_file_may_have_orphans(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_text("something else entirely, and longer than a header " * 3)
     assert has_orphans(tmp_path / "state.db")

@@ -6,13 +6,6 @@ An idle server asks this, so nothing is imported before there is a file, and a l
 from contextlib import closing
 from pathlib import Path
 
-_HOLDERS = """
-SELECT DISTINCT permit.holder, holder.id IS NOT NULL
-FROM permit LEFT JOIN holder ON holder.id = permit.holder
-WHERE task IS NOT NULL
-"""
-"""The holders of all attempts, and whether each is still registered."""
-
 
 def has_orphans(path: Path) -> bool:
     """Return whether a state file has attempts to recover: those whose process is dead.
@@ -26,11 +19,13 @@ def has_orphans(path: Path) -> bool:
 
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            holders = connection.execute(_HOLDERS).fetchall()
+            holders = connection.execute(
+                "SELECT DISTINCT holder FROM permit WHERE task IS NOT NULL"
+            ).fetchall()
     except sqlite3.Error:
         return True
     if not holders:
         return False
     from replicate_mcp.backends.sqlite.liveness_lock import is_dead
 
-    return any(not registered or is_dead(str(path), holder) for holder, registered in holders)
+    return any(is_dead(str(path), holder) for (holder,) in holders)
