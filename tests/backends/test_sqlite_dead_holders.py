@@ -278,3 +278,4 @@ def test_unreadable_state_file_may_have_orphans(tmp_path: Path) -> None:
     assert has_orphans(tmp_path / "state.db")
     (tmp_path / "folder").mkdir()
     assert has_orphans(tmp_path / "folder")
+    assert has_orphans(tmp_path / ("long" * 100)), "its name is too long to look for"

@@ -13,8 +13,11 @@ def has_orphans(path: Path) -> bool:
     A missing file has none, and is not created. Where the file cannot be read, the answer is True,
     since opening it says why. Call this in a thread: SQLite may wait for another process.
     """
-    if not path.exists():
-        return False
+    try:
+        if not path.exists():
+            return False
+    except OSError:  # Its folder may not be read.
+        return True
     import sqlite3
 
     try:
