@@ -1,8 +1,8 @@
 """Measure what a server costs that a host starts and asks nothing of, beside a bare SDK server.
 
 Runs both in turn with the default backend: the time from process start to the answers to
-`initialize` and `tools/list`, and then what the idle server holds; once for a new user, and once for
-one who has used it before, and so has a state file. Exits with 1 beyond a bound.
+`initialize` and `tools/list`, and then what the idle server holds. "Used" has a state file, from an
+earlier call. Exits with 1 beyond a bound.
 """
 
 import argparse

@@ -48,6 +48,7 @@ from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
+from replicate_mcp.platform.memory import return_large_blocks
 from replicate_mcp.platform.signals import wait_for_end_signal
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
@@ -296,7 +297,7 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
         group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)
         group.start_soon(_recover_after_the_first_exchange, server, app)
-        group.start_soon(_freeze_after_the_first_call, server)
+        group.start_soon(_settle_after_the_first_call, server)
         await server.run_stdio_async()
         group.cancel_scope.cancel()
 
@@ -307,14 +308,15 @@ async def _recover_after_the_first_exchange(server: ReplicateMcpServer, app: App
     await app.recover_when_needed()
 
 
-async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
-    """Exempt the modules that calls import from garbage collection.
+async def _settle_after_the_first_call(server: ReplicateMcpServer) -> None:
+    """Exempt the modules that calls import from garbage collection, and return freed memory.
 
     A full collection visits every object and blocks the event loop for 100 ms, mostly for modules,
     which are never freed.
     """
     await server.has_answered_a_call.wait()
     gc.freeze()
+    return_large_blocks()
 
 
 async def _leave_at_signal(app: App) -> None:

@@ -1,0 +1,53 @@
+"""The transport holds no line while it waits for the next one."""
+
+import io
+import threading
+
+import anyio
+import anyio.to_thread
+from mcp.shared.message import SessionMessage
+
+from replicate_mcp.mcp_server import stdio
+from replicate_mcp.mcp_server.stdio import Incoming
+
+
+class Line(bytes):
+    """A line that tells when it is freed."""
+
+    def __new__(cls, content: bytes, freed: threading.Event) -> "Line":
+        line = super().__new__(cls, content)
+        line.freed = freed
+        return line
+
+    def __del__(self) -> None:
+        self.freed.set()
+
+    freed: threading.Event
+
+
+class Stdin(io.BytesIO):
+    """A stdin with one line, after which the client is silent until `ends` is set."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__()
+        self.freed, self.ends = threading.Event(), threading.Event()
+        self._lines = [Line(line, self.freed)]
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if self._lines:
+            return self._lines.pop()
+        self.ends.wait(10)
+        return b""
+
+
+async def test_line_is_freed_before_the_next_one_arrives() -> None:
+    stdin = Stdin(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+    to_server, incoming = anyio.create_memory_object_stream[Incoming](1)
+    outgoing, answers = anyio.create_memory_object_stream[SessionMessage](1)
+    async with anyio.create_task_group() as group, incoming, answers:
+        group.start_soon(stdio._read, stdin, to_server, outgoing)
+        await incoming.receive()
+        try:
+            assert await anyio.to_thread.run_sync(stdin.freed.wait, 10)
+        finally:
+            stdin.ends.set()
