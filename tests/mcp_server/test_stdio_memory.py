@@ -1,13 +1,18 @@
-"""The transport holds no line while it waits for the next one."""
+"""A server holds neither a line nor a request longer than it needs."""
 
+import gc
 import io
 import threading
 
 import anyio
 import anyio.to_thread
+from mcp import Client
+from mcp.server.context import ServerRequestContext
 from mcp.shared.message import SessionMessage
 
+from conftest import AppFactory
 from replicate_mcp.mcp_server import stdio
+from replicate_mcp.mcp_server.server import ReplicateMcpServer
 from replicate_mcp.mcp_server.stdio import Incoming
 
 
@@ -51,3 +56,15 @@ async def test_line_is_freed_before_the_next_one_arrives() -> None:
             assert await anyio.to_thread.run_sync(stdin.freed.wait, 10)
         finally:
             stdin.ends.set()
+
+
+async def test_work_that_the_first_call_starts_does_not_hold_its_arguments(
+    app_with: AppFactory,
+) -> None:
+    async with app_with() as app, Client(ReplicateMcpServer(app, is_local=True)) as client:
+        made = await client.call_tool("generate_images", {"tasks": [{"prompt": "a red car"}]})
+        assert not made.is_error
+        await client.list_tools()
+        gc.collect()
+        held = [each for each in gc.get_objects() if isinstance(each, ServerRequestContext)]
+        assert "tools/call" not in {each.method for each in held}

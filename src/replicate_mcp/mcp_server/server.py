@@ -241,7 +241,9 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
-        _current_request.set(ctx)
+        if ctx.method == "completion/complete":
+            # Background work that a request starts would keep the request and all its arguments.
+            _current_request.set(ctx)
         answer = await call_next(ctx)
         self._answered.set()
         if ctx.method == "tools/call":
