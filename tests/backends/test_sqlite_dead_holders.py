@@ -9,6 +9,7 @@ import pytest
 from backends.steps import OWN, begin, state, take_all
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
+from replicate_mcp.backends.sqlite.orphans import has_orphans
 from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.result import TaskFailure
@@ -218,3 +219,63 @@ async def test_permits_of_dead_holders_are_reoffered_after_the_clock_was_set_bac
     now -= 3_600
     assert len((await living.admit()).offers) == 1
     await living.close()
+
+
+async def test_attempts_are_orphans_once_their_process_is_dead(machine: Machine) -> None:
+    path = machine.path
+    assert not has_orphans(path)
+    assert not path.exists()
+    running = await machine.open()
+    assert not has_orphans(path)
+    await take_all(running, await begin(running, "b", 1))
+    assert not has_orphans(path)
+    assert machine.files() == 1
+    await machine.die(running)
+    assert has_orphans(path)
+    assert has_orphans(path), "looking changes nothing"
+    await (await machine.open()).close()
+    assert has_orphans(path), "its process is not registered any more"
+
+
+async def test_offers_and_permits_without_an_attempt_are_no_orphans(machine: Machine) -> None:
+    dying = await machine.open()
+    (offer,) = (await dying.enqueue(QueueEntry("theirs", ("team",), None, 1))).offers
+    await dying.accept_offers([offer.permit])
+    await machine.die(dying)
+    assert not has_orphans(machine.path)
+
+
+async def test_abandoned_attempts_are_orphans(machine: Machine) -> None:
+    running = await machine.open()
+    (permit,) = await take_all(running, await begin(running, "b", 1))
+    await running.abandon(permit)
+    assert has_orphans(machine.path)
+    await running.close()
+
+
+async def test_process_that_just_left_gets_no_new_lock_file(machine: Machine) -> None:
+    leaving = await machine.open()
+    await take_all(leaving, await begin(leaving, "b", 1))
+    assert leaving._lock is not None
+    leaving._lock.release()
+    assert has_orphans(machine.path)
+    assert machine.files() == 0
+    await machine.die(leaving)
+
+
+def test_looking_for_orphans_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with holding(path) as other:
+        other.kill()
+    files = [path, tmp_path / "state.db-wal"]  # What a process that is killed leaves.
+    before = [file.read_bytes() for file in files]
+    assert not has_orphans(path)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_unreadable_state_file_may_have_orphans(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_text("something else entirely, and longer than a header " * 3)
+    assert has_orphans(tmp_path / "state.db")
+    (tmp_path / "folder").mkdir()
+    assert has_orphans(tmp_path / "folder")
+    assert has_orphans(tmp_path / ("long" * 100)), "its name is too long to look for"

@@ -1,5 +1,6 @@
 """The process's batches: start, end, and changes made by other processes."""
 
+import threading
 from typing import Any
 
 import anyio
@@ -24,8 +25,10 @@ from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
 from replicate_mcp.batches.memory_limit import estimate_bytes
 from replicate_mcp.batches.observer import NullObserver
 from replicate_mcp.batches.planning import PlannedBatch
+from replicate_mcp.batches.runner import FREE_MEMORY_SECONDS
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
+from replicate_mcp.platform import memory
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -63,6 +66,37 @@ async def test_runner_tracks_a_batch_until_its_end() -> None:
         await anyio.sleep(0)
         assert process.runner.running(batch.id) is None
         assert process.dispatcher._entries == {}
+
+
+@in_virtual_time
+async def test_freed_memory_is_returned_once_after_the_last_running_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    returned = threading.Event()
+    calls: list[float] = []
+
+    def trim(kept: int) -> int:
+        calls.append(kept)
+        returned.set()
+        return 1
+
+    monkeypatch.setattr(memory, "memory_trimmer", lambda: trim)
+    replicate = Replicate(predict_seconds=20)
+    async with running_process() as process:
+        first = await start(process, replicate)
+        await anyio.sleep(10)
+        second = await start(process, replicate)
+        await process.rows(first)
+        await process.rows(second)
+        ended = anyio.current_time()
+        await anyio.sleep(1)
+        await process.rows(await start(process, replicate))
+        await anyio.sleep_until(ended + FREE_MEMORY_SECONDS - 1)
+        assert not calls
+        await anyio.sleep(2)
+        assert returned.wait(10)
+        await anyio.sleep(3 * FREE_MEMORY_SECONDS)
+    assert calls == [0]
 
 
 @in_virtual_time

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from replicate_mcp.app.batches import BatchOperations
 from replicate_mcp.app.semaphores import SemaphoreOperations
 from replicate_mcp.auth import Access, Caller
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.settings import Settings
+from replicate_mcp.settings import Settings, state_file
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from replicate_mcp.tasks.input_schema import InputSchema
 
 log = logging.getLogger(__name__)
+
+ORPHANS_POLL_SECONDS = 3.0
+"""Seconds between two looks of an idle server for what dead processes left in the state file."""
 
 
 class App:
@@ -137,6 +141,22 @@ class App:
                 await self._open()
             except ReplicateMcpError as error:
                 log.warning("%s", error)
+
+    async def recover_when_needed(self) -> None:
+        """Wait until a dead process has left something to recover, then call `recover`.
+
+        Until then the state file is only read, and nothing is imported or opened that an idle
+        server does not need. A backend without a file is opened at once.
+        """
+        from replicate_mcp.backends.sqlite.orphans import has_orphans
+
+        if self.settings.token and self.access.settings_error is None:
+            path = state_file(self.settings.backend)
+            while path is not None and self._parts is None:
+                if await anyio.to_thread.run_sync(has_orphans, path):
+                    break
+                await anyio.sleep(ORPHANS_POLL_SECONDS)
+        await self.recover()
 
     async def backend(self) -> "Backend":
         """Return the store of semaphores, permits and the journal."""

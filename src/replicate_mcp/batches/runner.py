@@ -24,6 +24,7 @@ from replicate_mcp.batches.tracing import present_context
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
 from replicate_mcp.errors import TooManyBatches
 from replicate_mcp.platform.clock import steady_time
+from replicate_mcp.platform.memory import FreeMemory
 from replicate_mcp.replicate_api.attempt_matching import MIN_CANCEL_AFTER_SECONDS
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
@@ -43,9 +44,12 @@ NAME_COST = 200
 CANCEL_POLL_SECONDS = 1.0
 """Interval at which the journal is read for cancellations by other processes."""
 
-
 DEADLINE_POLL_SECONDS = 10.0
 """Interval at which a batch's deadline is compared with the clock, which may jump during sleep."""
+
+FREE_MEMORY_SECONDS = 30.0
+"""Seconds after the end of the last running batch at which freed memory is returned to the system:
+its connections are closed by then."""
 
 
 class BatchRunner:
@@ -85,6 +89,7 @@ class BatchRunner:
         self._reconcilers: dict[str, Reconciler] = {}
         self._recoveries: dict[str, Recovery] = {}
         self._started = anyio.Event()
+        self._memory = FreeMemory(FREE_MEMORY_SECONDS)
 
     async def start(self, planned: PlannedBatch) -> RunningBatch:
         """Start a batch, which runs to its end whether a caller waits for it or not.
@@ -215,6 +220,8 @@ class BatchRunner:
     def _forget(self, batch: RunningBatch) -> None:
         self._batches.pop(batch.id, None)
         self._services.dispatcher.unsubscribe(batch.id)
+        if not self._batches:
+            self._memory.return_soon()
 
     def _reconciler(self, account: str) -> Reconciler:
         if account not in self._reconcilers:

@@ -48,6 +48,7 @@ from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
 from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
+from replicate_mcp.platform.memory import return_large_blocks
 from replicate_mcp.platform.signals import wait_for_end_signal
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
@@ -65,6 +66,12 @@ _current_request: ContextVar[Request | None] = ContextVar("request", default=Non
 
 LEAVE_SECONDS = 2.0
 """Maximum seconds, after a signal, for the app to close and inform other processes."""
+
+PAUSE_SECONDS = 1.0
+"""Seconds without an answer after which the client's first exchange is over."""
+
+MAX_EXCHANGE_SECONDS = 10.0
+"""Seconds after the first answer at which the first exchange counts as over, pause or not."""
 
 INSTRUCTIONS = (
     "Makes images on Replicate: give generate_images all prompts in one call and it returns a URL "
@@ -86,7 +93,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self._is_local = is_local
         self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
-        self.has_answered = anyio.Event()
+        self._answered = anyio.Event()
         self.has_answered_a_call = anyio.Event()
         super().__init__(
             "replicate-mcp",
@@ -186,6 +193,15 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             server = self._lowlevel_server
             await server.run(incoming, outgoing, server.create_initialization_options())
 
+    async def wait_for_a_pause(self) -> None:
+        """Wait until the client's first exchange is over: it pauses, or has gone on for long."""
+        await self._answered.wait()
+        with anyio.move_on_after(MAX_EXCHANGE_SECONDS):
+            while self._answered.is_set():
+                self._answered = anyio.Event()
+                with anyio.move_on_after(PAUSE_SECONDS):
+                    await self._answered.wait()
+
     async def _complete(
         self,
         ref: PromptReference | ResourceTemplateReference,
@@ -225,9 +241,11 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
-        _current_request.set(ctx)
+        if ctx.method == "completion/complete":
+            # Background work that a request starts would keep the request and all its arguments.
+            _current_request.set(ctx)
         answer = await call_next(ctx)
-        self.has_answered.set()
+        self._answered.set()
         if ctx.method == "tools/call":
             self.has_answered_a_call.set()
         return answer
@@ -280,26 +298,27 @@ async def serve_stdio(settings: Settings, settings_error: InvalidInput | None = 
     async with running as app, anyio.create_task_group() as group:
         group.start_soon(_leave_at_signal, app)
         server = ReplicateMcpServer(app, is_local=True)
-        group.start_soon(_recover_after_the_first_answer, server, app)
-        group.start_soon(_freeze_after_the_first_call, server)
+        group.start_soon(_recover_after_the_first_exchange, server, app)
+        group.start_soon(_settle_after_the_first_call, server)
         await server.run_stdio_async()
         group.cancel_scope.cancel()
 
 
-async def _recover_after_the_first_answer(server: ReplicateMcpServer, app: App) -> None:
-    # A host waits for that answer at every start, and there is rarely anything to recover.
-    await server.has_answered.wait()
-    await app.recover()
+async def _recover_after_the_first_exchange(server: ReplicateMcpServer, app: App) -> None:
+    # A host waits for its answers at every start, and there is rarely anything to recover.
+    await server.wait_for_a_pause()
+    await app.recover_when_needed()
 
 
-async def _freeze_after_the_first_call(server: ReplicateMcpServer) -> None:
-    """Exempt the modules that calls import from garbage collection.
+async def _settle_after_the_first_call(server: ReplicateMcpServer) -> None:
+    """Exempt the modules that calls import from garbage collection, and return freed memory.
 
     A full collection visits every object and blocks the event loop for 100 ms, mostly for modules,
     which are never freed.
     """
     await server.has_answered_a_call.wait()
     gc.freeze()
+    return_large_blocks()
 
 
 async def _leave_at_signal(app: App) -> None:

@@ -89,6 +89,7 @@ async def _read(
                 await to_server.send(SessionMessage(message))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
+            del line, message  # They may be large, and the next line may be long in coming.
 
 
 def _read_line(stdin: BinaryIO) -> bytes:

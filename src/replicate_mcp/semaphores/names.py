@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from replicate_mcp.errors import InvalidInput, SemaphoreInUse
-from replicate_mcp.semaphores.permit_store import SemaphoreState
+
+if TYPE_CHECKING:
+    from replicate_mcp.semaphores.permit_store import SemaphoreState
 
 MAX_LIMIT = 10_000
 """Largest valid limit, above what any account allows; a larger one is probably a typing error."""
@@ -55,8 +58,8 @@ def check_limit(limit: object) -> int:
 
 
 def visible_to(
-    account: str, states: Iterable[SemaphoreState], *, own_name: str
-) -> list[SemaphoreState]:
+    account: str, states: Iterable["SemaphoreState"], *, own_name: str
+) -> list["SemaphoreState"]:
     """Return the account's own semaphore as `own_name`, then the registered ones."""
     own, named = [], []
     for state in states:

@@ -37,16 +37,7 @@ class LifeLock:
 
         Windows retries a lock to which access is denied for half a second: call this in a thread.
         """
-        return [other for other in others if self._is_dead(other)]
-
-    def _is_dead(self, other: str) -> bool:
-        lock = FileLock(self._path(other))
-        try:
-            lock.acquire(blocking=False)
-        except (Timeout, OSError):
-            return False
-        lock.release()
-        return True
+        return [other for other in others if is_dead(self._location, other)]
 
     def clear(self, other: str) -> None:
         """Remove the lock file of a dead process."""
@@ -58,7 +49,25 @@ class LifeLock:
         _unlink(self._lock.lock_file)
 
     def _path(self, holder: str) -> str:
-        return f"{self._location}.{holder}.lock"
+        return _lock_file(self._location, holder)
+
+
+def is_dead(location: str, holder: str) -> bool:
+    """Return whether a process that shared a file is dead, as far as its lock can be opened."""
+    path = _lock_file(location, holder)
+    lock = FileLock(path)
+    try:
+        if not Path(path).exists():  # It has left; acquiring the lock would create the file anew.
+            return True
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return False
+    lock.release()
+    return True
+
+
+def _lock_file(location: str, holder: str) -> str:
+    return f"{location}.{holder}.lock"
 
 
 def _unlink(path: str) -> None:

@@ -2,7 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
+
+from replicate_mcp.platform.memory import collection_deferred
 
 if TYPE_CHECKING:
     from replicate_mcp.settings import Settings
@@ -30,6 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the client disconnects or the process is stopped."""
+    _check_arguments(arguments)
+    with collection_deferred():
+        serve = _prepared(arguments)
+    serve()
+    return 0
+
+
+def _prepared(arguments: argparse.Namespace) -> Callable[[], None]:
+    """Import the server, and return what serves.
+
+    Raises:
+        InvalidInput: it cannot be served with these settings.
+    """
     import anyio
 
     from replicate_mcp.cli.printing import say
@@ -37,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     from replicate_mcp.platform.terminal import is_terminal
     from replicate_mcp.settings_loader import read_settings
 
-    _check_arguments(arguments)
     settings, problems = read_settings(env_file=arguments.env_file)
     error = InvalidInput(" ".join(problems.values())) if problems else None
     if arguments.http:
@@ -46,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.local:
             settings = settings.model_copy(update={"local": True})
         host, port = arguments.host or HOST, arguments.port
-        return _serve_http(settings, host, PORT if port is None else port)
+        return _prepared_http(settings, host, PORT if port is None else port)
     from replicate_mcp.mcp_server.server import serve_stdio
 
     if error is not None:
@@ -56,8 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             "Waiting for an MCP host on stdin; `replicate-mcp --help` lists the other commands.",
             file=sys.stderr,
         )
-    anyio.run(serve_stdio, settings, error)
-    return 0
+    return partial(anyio.run, serve_stdio, settings, error)
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
@@ -79,9 +94,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
             )
 
 
-def _serve_http(settings: "Settings", host: str, port: int) -> int:
+def _prepared_http(settings: "Settings", host: str, port: int) -> Callable[[], None]:
     import importlib.util
-    from functools import partial
 
     import anyio
 
@@ -109,8 +123,8 @@ def _serve_http(settings: "Settings", host: str, port: int) -> int:
         )
         print(server_token_users(settings), file=sys.stderr, flush=True)
 
-    anyio.run(partial(serve_http, settings, host=host, port=port, on_listening=on_listening))
-    return 0
+    serve = partial(serve_http, settings, host=host, port=port, on_listening=on_listening)
+    return partial(anyio.run, serve)
 
 
 def server_token_users(settings: "Settings") -> str:

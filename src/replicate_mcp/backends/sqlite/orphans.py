@@ -1,0 +1,34 @@
+"""Whether dead processes left attempts in a state file, read without joining those that use it.
+
+An idle server asks this, so nothing is imported before there is a file, and a lock to test.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+
+def has_orphans(path: Path) -> bool:
+    """Return whether a state file has attempts to recover: those whose process is dead.
+
+    A missing file has none, and is not created. Where the file cannot be read, the answer is True,
+    since opening it says why. Call this in a thread: SQLite may wait for another process.
+    """
+    try:
+        if not path.exists():
+            return False
+    except OSError:  # Its folder may not be read.
+        return True
+    import sqlite3
+
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            holders = connection.execute(
+                "SELECT DISTINCT holder FROM permit WHERE task IS NOT NULL"
+            ).fetchall()
+    except sqlite3.Error:
+        return True
+    if not holders:
+        return False
+    from replicate_mcp.backends.sqlite.liveness_lock import is_dead
+
+    return any(is_dead(str(path), holder) for (holder,) in holders)
