@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
+.PHONY: demo test test-fast check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
 
 test: $(READY)  ## The whole test suite, in parallel.
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
+
+# Those of the core, which start no server.
+FAST := tests/tasks tests/semaphores tests/batches tests/replicate_api tests/backends tests/test_*.py
+
+test-fast: $(READY)  ## The core's tests, without servers, browsers and processes.
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or server)" -q $(FAST)
 
 check: lint workflows types audit
 
@@ -36,8 +42,9 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "soak and not alone" -q
-	@$(BIN)/python -m pytest -m "soak and alone" -q
+	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or property) and not (timed or alone)" -q
+	@$(BIN)/python -m pytest --thorough -n 4 --dist worksteal -m "soak and timed" -q
+	@$(BIN)/python -m pytest --thorough -m "soak and alone" -q
 
 mutants: $(READY)  ## Small faults in the core that no test notices; ONLY="batches/reconciliation" for a part.
 	@$(BIN)/python -m tools.mutants $(ONLY)

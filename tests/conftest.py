@@ -11,8 +11,10 @@ from contextlib import (
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+import fork_server
 from backends.servers import RunningServer, running_server
 from replicate_mcp.app.app import App
 from replicate_mcp.settings import Settings
@@ -26,6 +28,35 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return the number of workers for `-n auto`: tests wait for servers a third of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(2, (cores or 1) * 3 // 2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="start programs as users do, without a fork server, and try more random examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_thorough = config.getoption("--thorough")
+    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 75)
+    hypothesis.settings.load_profile("chosen")
+    if not is_thorough:
+        fork_server.install()
+
+
+SERVER_FIXTURES = {"playback", "server", "servers", "simulator"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+def pytest_unconfigure() -> None:
+    fork_server.uninstall()
 
 
 @pytest.fixture

@@ -827,12 +827,13 @@ def attempt(batch: str, task: int) -> Attempt:
 WORLDS = {"memory": in_memory, "sqlite": in_a_file}
 
 
+@pytest.mark.parametrize("examples", [12, pytest.param(60, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("backend", [*WORLDS, *KINDS])
 def test_admission_invariants_hold_for_arbitrary_histories(
-    backend: str, servers: Callable[[str], RunningServer]
+    backend: str, examples: int, servers: Callable[[str], RunningServer]
 ) -> None:
     world = at_a_server(servers(backend)) if backend in KINDS else WORLDS[backend]
     history = type("History", (AdmissionHistory,), {"world": staticmethod(world)})
     run_state_machine_as_test(
-        history, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        history, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )

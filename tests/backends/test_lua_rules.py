@@ -23,9 +23,7 @@ NOW = 1_000_000.0
 
 FIELDS = [field.name for field in fields(Rate)]
 
-quietly = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quietly = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Lua:
@@ -130,6 +128,7 @@ def in_python(per_minute: float, history: Sequence[tuple[Any, ...]]) -> tuple[li
     return states, events_for_lua
 
 
+@pytest.mark.property
 @given(per_minute=st.sampled_from([1, 6, 60, 600]), history=st.lists(events, max_size=40))
 @quietly
 def test_rate_evolves_identically_in_lua(
@@ -138,6 +137,7 @@ def test_rate_evolves_identically_in_lua(
     assert_same_rates(server, (per_minute, history))
 
 
+@pytest.mark.property
 @given(runs=st.lists(st.integers(0, 6), min_size=11, max_size=30))
 @quietly
 def test_occasional_429s_are_tolerated_identically_in_lua(
@@ -287,6 +287,7 @@ rates = st.builds(
 )
 
 
+@pytest.mark.property
 @given(
     queue=st.lists(entries, max_size=9, unique_by=lambda each: each.id),
     free=st.fixed_dictionaries(
@@ -376,6 +377,7 @@ return chosen
 """
 
 
+@pytest.mark.property
 @given(wanted=st.integers(5, 40), used=st.sets(st.integers(5, 40)))
 @quietly
 def test_distinct_cancel_after_is_chosen_identically_in_lua(

@@ -11,6 +11,8 @@ from npm import installed
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.simulator.model_fixtures import MODELS
 
+pytestmark = pytest.mark.soak
+
 FOLDER = Path(__file__).with_name("npm")
 
 

@@ -125,6 +125,7 @@ def audit(project: Path, address: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("target", "program"), [("check", "audit.py"), ("sbom", "sbom.py")])
 def test_make_target_runs_its_program(target: str, program: str) -> None:
     steps = subprocess.run(
@@ -133,6 +134,7 @@ def test_make_target_runs_its_program(target: str, program: str) -> None:
     assert f"tools/{program}" in steps
 
 
+@pytest.mark.soak
 def test_an_advisory_fails_the_audit(project: Path) -> None:
     with services([PYTHON_ADVISORY], {"left": [NPM_ADVISORY]}) as address:
         code, printed = audit(project, address)
@@ -142,12 +144,14 @@ def test_an_advisory_fails_the_audit(project: Path) -> None:
     assert npm.startswith(f"left <2 ({Path('web', 'package-lock.json')}): GHSA-2222-2222-2222: ")
 
 
+@pytest.mark.soak
 def test_audit_without_findings_passes(project: Path) -> None:
     with services([], {}) as address:
         code, printed = audit(project, address)
     assert (code, printed) == (0, "No open advisories in 2 audits.\n")
 
 
+@pytest.mark.soak
 def test_accepted_advisory_passes_by_any_of_its_ids(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"), ("GHSA-2222-2222-2222", "left"), days=0)
     with services([PYTHON_ADVISORY], {"left": [NPM_ADVISORY]}) as address:
@@ -155,6 +159,7 @@ def test_accepted_advisory_passes_by_any_of_its_ids(project: Path) -> None:
     assert code == 0, printed
 
 
+@pytest.mark.soak
 def test_an_advisory_of_another_package_is_not_accepted(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "left"))
     with services([PYTHON_ADVISORY], {}) as address:
@@ -163,6 +168,7 @@ def test_an_advisory_of_another_package_is_not_accepted(project: Path) -> None:
     assert "right 1.0" in printed
 
 
+@pytest.mark.soak
 def test_an_expired_entry_fails_even_without_a_service(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"), days=-1)
     with services([PYTHON_ADVISORY], {}) as address:
@@ -172,6 +178,7 @@ def test_an_expired_entry_fails_even_without_a_service(project: Path) -> None:
     assert audit(project, "http://127.0.0.1:1")[0] == 1
 
 
+@pytest.mark.soak
 def test_an_unused_entry_fails(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"))
     with services([], {}) as address:
@@ -180,6 +187,7 @@ def test_an_unused_entry_fails(project: Path) -> None:
     assert "CVE-2026-0001 of right in audit-allowed.toml: no lock file needs it any more" in printed
 
 
+@pytest.mark.soak
 def test_unavailable_audit_service_is_reported_without_failing(project: Path) -> None:
     allow(project, ("CVE-2026-0001", "right"))
     code, printed = audit(project, "http://127.0.0.1:1")
@@ -206,6 +214,7 @@ def test_every_lock_file_can_be_audited() -> None:
     assert "NOT AUDITED" not in printed
 
 
+@pytest.mark.soak
 def test_sbom_lists_what_the_image_installs(tmp_path: Path) -> None:
     target = tmp_path / "made" / "sbom.cdx.json"
     subprocess.run([sys.executable, ROOT / "tools" / "sbom.py", target], check=True)

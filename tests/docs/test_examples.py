@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import pytest
 import yaml
 from dotenv import dotenv_values
 from jsonschema import validate
@@ -31,6 +32,7 @@ HOST_OF = {"vs-code": "vscode", "cursor": "cursor"}
 """The host whose configuration a page shows; all other pages show Claude Desktop's."""
 
 
+@pytest.mark.soak
 def test_every_example_works_as_printed(page: Path, sandbox: Sandbox) -> None:
     for block in blocks_of(page):
         assert block.language in TRIED, f"no way to test {block}"

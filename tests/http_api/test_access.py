@@ -59,6 +59,9 @@ PLACES = {
     ),
 }
 
+SAMPLE = ("loopback", "network, anonymous")
+"""Places that `make test` tries."""
+
 ADMIN = {"none": None, "right": ADMIN_KEY, "wrong": WRONG_KEY, "empty": ""}
 
 OWN = ("none", "own header", "bearer", "inside", "empty header", "empty inside", "wrong bearer")
@@ -129,7 +132,13 @@ def images_by_account(simulator: Simulator) -> dict[str, int]:
     return {name: int(simulator.account(name)["created"]) for name in accounts}
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(place, marks=[] if name in SAMPLE else pytest.mark.soak, id=name)
+        for name, place in PLACES.items()
+    ],
+)
 def test_each_request_bills_only_the_account_chosen_by_the_three_auth_tiers(
     serve: Serve, traced: Traced, simulator: Simulator, place: Place
 ) -> None:

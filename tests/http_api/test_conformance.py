@@ -14,6 +14,8 @@ import pytest
 from http_api.conftest import Server
 from npm import installed
 
+pytestmark = pytest.mark.soak
+
 FOLDER = Path(__file__).parent / "conformance"
 
 RUNS = {

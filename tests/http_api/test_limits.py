@@ -16,6 +16,7 @@ from mcp.server.streamable_http_manager import (
     DEFAULT_SESSION_IDLE_TIMEOUT,
 )
 
+from fork_server import FORKABLE
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.entry_points import mcp
 from http_api.raw_client import Wire, request, wire_to, wires_with_response
@@ -47,7 +48,7 @@ def limited(serve: Serve) -> Limited:
     """Return a function that starts servers with other limits."""
 
     def running(*words: str, **limits: float) -> AbstractContextManager[Server]:
-        program = (sys.executable, "-c", LIMITED)
+        program = (sys.executable, "-c", FORKABLE + LIMITED)
         started: AbstractContextManager[Server] = serve(*words, json.dumps(limits), program=program)
         return started
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fork_server import FORKABLE
 from http_api.another_user import asked_by_another_user, hidden_proxy, require_another_user
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.entry_points import WAYS
@@ -96,7 +97,7 @@ def test_proxy_without_forwarding_headers_does_not_grant_the_server_token(
 def test_socket_table_is_read_once_per_connection_and_only_when_needed(
     serve: Serve,
 ) -> None:
-    with serve(program=(sys.executable, "-c", COUNTED)) as server:
+    with serve(program=(sys.executable, "-c", FORKABLE + COUNTED)) as server:
         for headers in (OWN, {"x-admin-api-key": ADMIN_KEY}, {"via": "x"}, {"host": "evil"}):
             server.get("/batches", headers=headers)
         assert server.get("/models").status_code == 200

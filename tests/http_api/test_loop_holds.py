@@ -5,6 +5,7 @@ CPU time of the loop's thread is measured, so other load on the machine does not
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import environment, simulator_without_a_rate
 from http_api.conftest import ADMIN_KEY, Server, running_server
 from http_api.entry_points import mcp
 from http_api.loop_holds import MAX_HOLD_SECONDS, Holds, largest_values
+from pairs import pairs
 from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MIB
 
 TOKEN = {"authorization": "Bearer r8_acme_1"}
@@ -88,14 +90,17 @@ def among_a_thousand_tasks(value: bytes) -> bytes:
     return b'{"tasks": [%s], "junk": %s}' % (tasks, value)
 
 
+KINDS = list(largest_values(100, 100))
+
 BODIES = {
     "/generate": (in_the_body, as_the_body),
     "/generate-batch": (in_a_task, as_the_prompt, among_a_thousand_tasks),
 }
 
 
-@pytest.mark.parametrize("kind", largest_values(100, 100))
-@pytest.mark.parametrize("place", [each for all_of in BODIES.values() for each in all_of])
+@pytest.mark.parametrize(
+    ("place", "kind"), pairs((each for all_of in BODIES.values() for each in all_of), KINDS)
+)
 def test_no_rest_body_blocks_the_event_loop(measured: Measured, kind: str, place: Any) -> None:
     (path,) = (path for path, places in BODIES.items() if place in places)
     body = place(largest_values(BODY - 20_000, MARKS)[kind])
@@ -103,8 +108,7 @@ def test_no_rest_body_blocks_the_event_loop(measured: Measured, kind: str, place
         assert measured.send(path, body, headers).status_code in (400, 401, 413, 422)
 
 
-@pytest.mark.parametrize("kind", largest_values(100, 100))
-@pytest.mark.parametrize("path", ["/configure", "/global-semaphores"])
+@pytest.mark.parametrize(("path", "kind"), pairs(["/configure", "/global-semaphores"], KINDS))
 def test_no_admin_body_blocks_the_event_loop(measured: Measured, path: str, kind: str) -> None:
     for headers in (ADMIN, MADE_UP):
         answer = measured.send(path, largest_values(BODY, MARKS)[kind], headers)
@@ -140,12 +144,14 @@ def call(arguments: bytes, *, modern: bool) -> tuple[bytes, dict[str, str]]:
     return json.dumps(body).encode().replace(b'"ARGUMENTS"', arguments), headers
 
 
-@pytest.mark.parametrize("modern", [True, False])
-@pytest.mark.parametrize("kind", largest_values(100, 100))
-@pytest.mark.parametrize("place", ["task", "tasks", "argument", "arguments"])
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    pairs(product(["task", "tasks", "argument", "arguments"], [True, False]), KINDS),
+)
 def test_no_mcp_call_blocks_the_event_loop(
-    measured: Measured, session: dict[str, str], place: str, kind: str, modern: bool
+    measured: Measured, session: dict[str, str], target: tuple[str, bool], kind: str
 ) -> None:
+    place, modern = target
     value = largest_values(MCP_BODY, MCP_MARKS)[kind]
     arguments = {
         "task": b'{"tasks": [{"prompt": "x", "junk": %s}]}' % value,
@@ -191,7 +197,13 @@ LARGE_BATCHES = {
 }
 
 
-@pytest.mark.parametrize("name", LARGE_BATCHES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "many outputs" else pytest.mark.soak)
+        for name in LARGE_BATCHES
+    ],
+)
 def test_running_or_reading_a_large_batch_does_not_block_the_event_loop(
     measured: Measured, session: dict[str, str], name: str
 ) -> None:

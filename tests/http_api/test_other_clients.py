@@ -15,6 +15,8 @@ from http_api.conftest import Server
 from npm import installed
 from replicate_mcp.simulator import Simulator
 
+pytestmark = pytest.mark.soak
+
 FOLDER = Path(__file__).parent / "clients"
 INSPECTOR = Path(__file__).parents[1] / "mcp_server" / "inspector"
 

@@ -75,7 +75,7 @@ async def test_declined_elicitation_creates_nothing_and_is_reported(
                 await client.call_tool("generate_images", THREE)
         else:
             result = await client.call_tool("generate_images", THREE)
-            assert text(result).startswith("Nothing was made: ")
+            assert text(result).startswith("Nothing was created: ")
         assert len(person.asked) == 1
         assert "There is no batch yet" in text(await client.call_tool("get_batch", {}))
     assert simulator.account("acme")["creations_seen"] == 0

@@ -13,6 +13,8 @@ from conftest import environment
 from npm import installed
 from replicate_mcp.simulator import Simulator
 
+pytestmark = pytest.mark.soak
+
 HERE = Path(__file__).parent / "inspector"
 
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import environment, simulator_without_a_rate
 from http_api.loop_holds import MAX_HOLD_SECONDS, Holds, largest_values
 from mcp_server.stdio_wire import StdioWire, stdio_server
+from pairs import pairs
 from replicate_mcp.mcp_server.jsonrpc_lines import MAX_LINE_BYTES, MAX_LINE_MARKS, MIB
 
 
@@ -65,8 +66,7 @@ VALUES = {kind: LONG_VALUES[kind] for kind in ("text", "escapes", "utf8", "data 
 }
 
 
-@pytest.mark.parametrize("kind", VALUES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "kind"), pairs(PLACES, VALUES))
 def test_no_stdin_call_blocks_the_event_loop(measured: Measured, place: str, kind: str) -> None:
     answer = measured.answer_to(called("generate_images", PLACES[place] % VALUES[kind]))
     assert "error" in answer or answer["result"].get("isError") or kind == "many numbers"

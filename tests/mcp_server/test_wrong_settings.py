@@ -12,6 +12,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from conftest import environment
+from fork_server import FORKABLE
 from mcp_server.tool_results import text
 from network import API, NETWORK_VARIABLES, company
 from replicate_mcp.simulator import Simulator
@@ -35,7 +36,7 @@ def start(simulator: Simulator, tmp_path: Path) -> Start:
     async def started(*words: str, **variables: str | None) -> AsyncIterator[Client]:
         env = environment(simulator, tmp_path) | {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
         env = {name: value for name, value in (env | variables).items() if value is not None}
-        arguments = ["-c", WITHOUT_INHERITANCE, *words]
+        arguments = ["-c", FORKABLE + WITHOUT_INHERITANCE, *words]
         command = StdioServerParameters(command=sys.executable, args=arguments, env=env)
         with (tmp_path / "stderr").open("w") as log:
             async with Client(stdio_client(command, errlog=log)) as client:

@@ -14,6 +14,7 @@ import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission
 from conftest import environment, settings_for
+from fork_server import FORKABLE
 from replicate_mcp.app.app import App
 from replicate_mcp.simulator import Simulator, running_simulator_process
 
@@ -48,7 +49,7 @@ class Programs:
         import json
 
         process = subprocess.Popen(
-            [sys.executable, "-c", before + PROGRAM],
+            [sys.executable, "-c", FORKABLE + before + PROGRAM],
             env={**os.environ, **environment(self.simulator, self.folder), **self.variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

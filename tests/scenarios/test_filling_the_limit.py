@@ -16,7 +16,7 @@ from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.simulator import Simulator, running_simulator_process
 from replicate_mcp.tasks.result import BatchResult
 
-pytestmark = [pytest.mark.soak, pytest.mark.alone]
+pytestmark = pytest.mark.soak
 
 UNLIMITED = 60_000
 
@@ -68,6 +68,7 @@ def greedy_schedule(simulator: Simulator, limit: int) -> float:
     return max(free_at)
 
 
+@pytest.mark.alone
 async def test_limit_is_nearly_full_while_tasks_wait(tmp_path: Path) -> None:
     with replicate(predict_seconds="1-4", seed=7) as simulator:
         async with App.running(settings_for(simulator, tmp_path)) as app:
@@ -78,6 +79,7 @@ async def test_limit_is_nearly_full_while_tasks_wait(tmp_path: Path) -> None:
         assert seconds_used(simulator) <= 1.02 * greedy_schedule(simulator, 60)
 
 
+@pytest.mark.alone
 async def test_single_image_starts_at_its_next_turn_beside_a_batch_of_five_hundred(
     tmp_path: Path,
 ) -> None:
@@ -93,6 +95,7 @@ async def test_single_image_starts_at_its_next_turn_beside_a_batch_of_five_hundr
             await app.batches.wait_until_stopped(large)
 
 
+@pytest.mark.timed
 async def test_silently_lowered_account_rate_is_fully_used(tmp_path: Path) -> None:
     with replicate(requests_per_minute=120, burst=1) as simulator:
         async with App.running(settings_for(simulator, tmp_path)) as app:
@@ -103,6 +106,7 @@ async def test_silently_lowered_account_rate_is_fully_used(tmp_path: Path) -> No
         assert account["throttled"] <= 75
 
 
+@pytest.mark.timed
 async def test_announced_lower_rate_causes_few_429s(
     tmp_path: Path,
 ) -> None:
@@ -117,6 +121,7 @@ async def test_announced_lower_rate_causes_few_429s(
         assert account["throttled"] <= 10
 
 
+@pytest.mark.timed
 async def test_default_rate_of_replicate_causes_no_429s(tmp_path: Path) -> None:
     with replicate(requests_per_minute=600, burst=600) as simulator:
         settings = settings_for(simulator, tmp_path, REPLICATE_REQUESTS_PER_MINUTE="600")
@@ -127,6 +132,7 @@ async def test_default_rate_of_replicate_causes_no_429s(tmp_path: Path) -> None:
         assert seconds_used(simulator) <= 1.02 * (1_000 - 600) / 10
 
 
+@pytest.mark.timed
 async def test_following_two_hundred_long_predictions_stays_within_the_rate_of_other_calls(
     tmp_path: Path,
 ) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from conftest import AppFactory, environment
+from fork_server import FORKABLE
 from replicate_mcp.app.app import App
 from replicate_mcp.app.batches import BatchRequest
 from replicate_mcp.simulator import Simulator
@@ -33,7 +34,9 @@ asyncio.run(generate_images(tasks))
 def running(simulator: Simulator, folder: Path, *prompts: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run another program with its own batch, at a limit of three."""
     around = {**os.environ, **environment(simulator, folder), "REPLICATE_CONCURRENT_LIMIT": "3"}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, *prompts], env=around) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKABLE + PROGRAM, *prompts], env=around
+    ) as process:
         try:
             yield process
         finally:
