@@ -16,7 +16,7 @@ from backends.servers import RunningServer, open_for_admission, running_server
 from benchmarks.measuring.crew import PATIENCE_SECONDS, Crew, Step
 from benchmarks.measuring.sharing import ACCOUNT, LIMIT, settings_for
 from replicate_mcp.app.app import App
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.redis.connection import LEASE_SECONDS
 from replicate_mcp.semaphores.context_permits import ContextPermit
 from replicate_mcp.settings import Settings
@@ -191,7 +191,7 @@ async def _serve(settings: Settings, *, task_status: TaskStatus[None]) -> None:
 @asynccontextmanager
 async def _joined(settings: Settings) -> AsyncIterator[App]:
     async with App.running(settings) as app:
-        await app.semaphores.account_semaphore_of(app.caller())
+        await app.semaphores.list_for(app.caller())
         yield app
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import AppFactory, environment
 from mcp_server.stdio_wire import GIVE_UP_SECONDS, StdioWire, stdio_server
-from replicate_mcp.app.batches import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.simulator import Simulator
 

@@ -15,7 +15,8 @@ from replicate_mcp.app.batches import BatchOperations
 from replicate_mcp.app.semaphores import SemaphoreOperations
 from replicate_mcp.auth import Access, Caller
 from replicate_mcp.errors import InvalidInput, ReplicateMcpError
-from replicate_mcp.settings import Settings, state_file
+from replicate_mcp.settings import Settings
+from replicate_mcp.user_files import state_file
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -152,7 +153,7 @@ class App:
 
         if self.settings.token and self.access.settings_error is None:
             path = state_file(self.settings.backend)
-            while path is not None and self._parts is None:
+            while path is not None and self._components is None:
                 if await anyio.to_thread.run_sync(has_orphans, path):
                     break
                 await anyio.sleep(ORPHANS_POLL_SECONDS)
