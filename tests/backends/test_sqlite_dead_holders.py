@@ -232,7 +232,7 @@ async def test_attempts_are_orphans_once_their_process_is_dead(machine: Machine)
     assert machine.files() == 1
     await machine.die(running)
     assert has_orphans(path)
-    assert has_orphans(path), "looking changes nothing"
+    assert has_orphans(path), "the search changes nothing"
     await (await machine.open()).close()
     assert has_orphans(path), "its process is not registered any more"
 
@@ -263,7 +263,7 @@ async def test_process_that_just_left_gets_no_new_lock_file(machine: Machine) ->
     await machine.die(leaving)
 
 
-def test_looking_for_orphans_writes_nothing(tmp_path: Path) -> None:
+def test_search_for_orphans_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with holding(path) as other:
         other.kill()
@@ -278,4 +278,4 @@ def test_unreadable_state_file_may_have_orphans(tmp_path: Path) -> None:
     assert has_orphans(tmp_path / "state.db")
     (tmp_path / "folder").mkdir()
     assert has_orphans(tmp_path / "folder")
-    assert has_orphans(tmp_path / ("long" * 100)), "its name is too long to look for"
+    assert has_orphans(tmp_path / ("long" * 100)), "its name is too long for the system"

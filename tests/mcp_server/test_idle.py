@@ -34,7 +34,7 @@ exists = Path.exists
 
 def noted(path):
     if path.name == "state.db":
-        print("looked", file=sys.stderr, flush=True)
+        print("polled", file=sys.stderr, flush=True)
     return exists(path)
 
 Path.exists = noted
@@ -71,10 +71,10 @@ def idle_server(
         yield wire
 
 
-def wait_for_looks(wire: StdioWire, folder: Path, count: int = 3) -> None:
-    """Wait until the server has looked for work of dead processes."""
+def wait_for_polls(wire: StdioWire, folder: Path, count: int = 3) -> None:
+    """Wait until the server has polled for work of dead processes."""
     until = time.monotonic() + GIVE_UP_SECONDS
-    while (folder / "stderr").read_text().count("looked") < count:
+    while (folder / "stderr").read_text().count("polled") < count:
         assert time.monotonic() < until, wire.log()
         time.sleep(0.02)
 
@@ -110,7 +110,7 @@ async def left_running(app_with: AppFactory, simulator: Simulator) -> None:
 
 def test_idle_server_loads_opens_and_requests_nothing(simulator: Simulator, tmp_path: Path) -> None:
     with idle_server(simulator, tmp_path) as wire:
-        wait_for_looks(wire, tmp_path)
+        wait_for_polls(wire, tmp_path)
         assert not list(tmp_path.glob("state.db*"))
         modules = set(said_at_the_end(wire, "modules"))
     assert modules & {*HEAVY, "sqlite3"} == set()
@@ -124,7 +124,7 @@ async def test_idle_server_only_reads_a_state_file_without_orphans(
     await (await SqliteBackend.open(str(tmp_path / "state.db"))).close()
     before = (tmp_path / "state.db").read_bytes()
     with idle_server(simulator, tmp_path) as wire:
-        wait_for_looks(wire, tmp_path)
+        wait_for_polls(wire, tmp_path)
         modules = set(said_at_the_end(wire, "modules"))
     assert modules & HEAVY == set()
     assert "sqlite3" in modules
@@ -148,7 +148,7 @@ async def test_idle_server_recovers_what_a_process_leaves_later(
     simulator.configure(predict_seconds=2)
     around = {**os.environ, **environment(simulator, tmp_path)}
     with idle_server(simulator, tmp_path) as wire:
-        wait_for_looks(wire, tmp_path)
+        wait_for_polls(wire, tmp_path)
         with subprocess.Popen([sys.executable, "-c", BATCH, "a", "b"], env=around) as other:
             await simulator.reached(account="acme", in_flight=2)
             other.kill()
@@ -183,7 +183,7 @@ def test_garbage_is_collected_again_once_the_server_runs(
 
 
 @pytest.mark.parametrize("backend", ["memory", "not a backend"])
-def test_idle_server_without_a_shared_state_looks_for_nothing(
+def test_idle_server_without_a_shared_state_polls_for_nothing(
     simulator: Simulator, tmp_path: Path, backend: str
 ) -> None:
     program = IDLE.format(pause=0, longest=0)

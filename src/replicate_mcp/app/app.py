@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORPHANS_POLL_SECONDS = 3.0
-"""Seconds between two looks of an idle server for what dead processes left in the state file."""
+"""Seconds between two reads of the state file by an idle server, for work of dead processes."""
 
 
 class App:
