@@ -74,7 +74,7 @@ class Fleet:
         with self.server.client as client:
             ends_at = client.zscore(self.key("leases"), backend._session.holder)
         assert ends_at is not None
-        return ends_at - server_time(self.server)
+        return float(ends_at) - server_time(self.server)
 
     def key(self, name: str) -> str:
         return f"{{{self.prefix}}}:{name}"
