@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from backends.servers import RunningServer, open_for_admission, running_server
+from benchmarks.measuring.cost import seconds_without_core
 from benchmarks.measuring.crew import PATIENCE_SECONDS, Crew, Step
 from benchmarks.measuring.sharing import ACCOUNT, LIMIT, settings_for
 from replicate_mcp.app.app import App
@@ -35,10 +36,11 @@ _HELD = "held-by-a-dead-process"
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a server has spent since its start: commands, CPU seconds, and the time of reading."""
+    """What a server has spent since its start, and the time of reading."""
 
     commands: int
     cpu_seconds: float
+    waited_seconds: float
     at: float
 
 
@@ -50,6 +52,7 @@ class Fleet:
         servers: number of servers.
         idle_commands: commands a second while all are idle, those of scripts included.
         idle_cpu: share of one core that Redis uses meanwhile.
+        held_up: share of that time for which Redis waited for a core.
         join_ms: duration of another server's joining.
         task_commands: commands a task of one server's batch, without those of the idle servers.
         task_cpu_ms: Redis's CPU time a task, likewise.
@@ -60,6 +63,7 @@ class Fleet:
     servers: int
     idle_commands: float
     idle_cpu: float
+    held_up: float
     join_ms: float
     task_commands: float
     task_cpu_ms: float
@@ -110,6 +114,7 @@ def measure(crew: Crew, simulator: Simulator, *, kind: str, servers: int) -> Fle
         servers=servers,
         idle_commands=idle.commands_a_second,
         idle_cpu=idle.cpu,
+        held_up=(spent[1].waited_seconds - spent[0].waited_seconds) / idle.seconds,
         join_ms=times.join_seconds * 1_000,
         task_commands=(batch.commands - idle.commands_a_second * batch.seconds) / TASKS,
         task_cpu_ms=(batch.cpu - idle.cpu) * batch.seconds / TASKS * 1_000,
@@ -129,8 +134,10 @@ class _Difference:
 def _spent(redis: RunningServer) -> Spent:
     with redis.client as client:
         cpu, stats = client.info("cpu"), client.info("commandstats")
+        waited_seconds = seconds_without_core(client.info("server")["process_id"])
     commands = sum(each["calls"] for each in stats.values())
-    return Spent(commands, cpu["used_cpu_user"] + cpu["used_cpu_sys"], time.monotonic())
+    cpu_seconds = cpu["used_cpu_user"] + cpu["used_cpu_sys"]
+    return Spent(commands, cpu_seconds, waited_seconds, time.monotonic())
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The Redis backend: one server, Redis 6.2 or newer or Valkey, shared by a fleet of machines.
 
-Every operation is one call of one script (in `lua/`), by the server's own clock. A process is
-represented by a key that lives for one lease and is renewed; a process whose key has expired
-creates nothing.
+Every operation is one call of one script (in `lua/`), by the server's own clock. Each process has
+a lease, which it renews; a process whose lease has ended creates nothing. Nothing that a process
+does while it is idle, and no step of a task, reads the state of every other process: dead ones are
+found by the end of their lease, and what they left by its account.
 
 An emptied server is indistinguishable from a new one. So if it has lost any state, or may have (a
 restart, a failover, an evicted key), nothing is admitted for one lease: every living process sends
