@@ -19,7 +19,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,20 @@ _popen = subprocess.Popen
 _servers: dict[tuple[tuple[str, str], ...], ForkServer] = {}
 
 
+_is_paused = False
+
+
+@contextmanager
+def real_starts() -> Iterator[None]:
+    """Start all processes as users do while the block runs."""
+    global _is_paused
+    _is_paused = True
+    try:
+        yield
+    finally:
+        _is_paused = False
+
+
 def install() -> None:
     """Start matching commands of `subprocess` by fork from now on, on Linux."""
     if sys.platform != "linux":
@@ -96,7 +111,7 @@ def install() -> None:
     fork_exec = module._fork_exec
 
     def fork_or_exec(*values: Any) -> int:
-        started = _fork(*values)
+        started = None if _is_paused else _fork(*values)
         return fork_exec(*values) if started is None else started
 
     module._fork_exec = fork_or_exec

@@ -9,6 +9,7 @@ from redis import Redis
 
 from backends.servers import running_server as running_redis
 from conftest import environment
+from fork_server import real_starts
 from http_api.conftest import ADMIN_KEY, Server, running_server
 from replicate_mcp.auth import fingerprint
 from replicate_mcp.simulator import Simulator
@@ -37,7 +38,7 @@ def server(simulator: Simulator, tmp_path: Path, store: Redis) -> Iterator[Serve
     variables = environment(simulator, tmp_path, token=SERVERS) | {
         "REPLICATE_MCP_BACKEND": f"redis://127.0.0.1:{port}/0?prefix=secrets&lease=0.5",
     }
-    with running_server(variables) as running:
+    with real_starts(), running_server(variables) as running:
         body = {"prompts": [PROMPT, "a [fail]", "a [hang]"]}
         for headers in ({}, {"x_replicate_api_key": CALLERS}):
             running.post("/generate-batch", body, prefer="respond-async", **headers)
