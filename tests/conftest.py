@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         fork_server.install()
 
 
-SERVER_FIXTURES = {"playback", "server", "servers", "simulator"}
+SERVER_FIXTURES = {"playback", "server", "servers", "shared_server", "simulator"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ import httpx
 import jsonschema
 import pytest
 
-from conftest import environment
+from conftest import environment, simulator_without_a_rate
 from replicate_mcp.app.app import App
 from replicate_mcp.http_api.server import build
 from replicate_mcp.mcp_server.server import ReplicateMcpServer
@@ -150,6 +150,17 @@ def serve(simulator: Simulator, tmp_path: Path) -> Callable[..., Any]:
 def server(serve: Serve) -> Iterator[Server]:
     """Run a server with default settings on loopback."""
     with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server for all tests of a module that leave nothing behind."""
+    folder = tmp_path_factory.mktemp("shared")
+    with (
+        simulator_without_a_rate() as simulator,
+        running_server(environment(simulator, folder)) as running,
+    ):
         yield running
 
 

@@ -212,8 +212,9 @@ REFUSED: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize(("path", "body", "status", "sentence"), REFUSED)
 def test_rejected_requests_state_the_reason(
-    server: Server, path: str, body: Any, status: int, sentence: str
+    shared_server: Server, path: str, body: Any, status: int, sentence: str
 ) -> None:
+    server = shared_server
     answer = server.get(path) if body is None else server.post(path, body)
     assert answer.status_code == status, answer.text
     assert sentence in answer.json()["error"]

@@ -1,9 +1,9 @@
 -- The generation of the server's memory, which shows whether any of it was lost.
 --
 -- A restart, a failover or an old snapshot changes run_id; a lost key (evicted, deleted, flushed) is
--- missing, and the permits of another generation have another id. In all cases the running predictions are unknown, so a new generation begins: nothing
--- is admitted for one lease, in which every living process sends its state again. The same happens
--- to the state of another version.
+-- missing, and the permits of another generation have another id. In all cases the running
+-- predictions are unknown, so a new generation begins: nothing is admitted for one lease, in which
+-- every living process sends its state again. The same happens to the state of another version.
 
 local LAYOUT = 2   -- of the keys; increase it with each change that other versions cannot read
 
