@@ -28,7 +28,7 @@ CEILING_SHARE = 0.9
 INCREASE_FACTOR = 1.25
 """Factor by which a lowered rate grows in one step."""
 
-GROWTH_CREATIONS = 2
+INCREASE_CREATIONS = 2
 """Creations without throttling after which a lowered rate grows by one step."""
 
 DECREASE_FACTOR = 2.5
@@ -79,7 +79,7 @@ def on_sent(rate: Rate, count: int) -> Rate:
         steady=rate.steady + count,
         refused=rate.refused * (1 - 1 / THROTTLED_SHARE_SAMPLE) ** count,
     )
-    return _grown(rate) if rate.lowered and rate.steady >= GROWTH_CREATIONS else rate
+    return _grown(rate) if rate.lowered and rate.steady >= INCREASE_CREATIONS else rate
 
 
 def on_throttled(rate: Rate, throttling: Throttling, *, sent_at: float) -> Rate:
@@ -169,7 +169,7 @@ def _learned(rate: Rate, throttling: Throttling) -> float:
         return _accepted(rate)
     # A rate that has grown without an immediate 429 exceeds the limit by its last step at most.
     less = rate.per_minute / (
-        INCREASE_FACTOR if rate.accepted >= GROWTH_CREATIONS else DECREASE_FACTOR
+        INCREASE_FACTOR if rate.accepted >= INCREASE_CREATIONS else DECREASE_FACTOR
     )
     return max(_accepted(rate), less)
 
