@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Modules are compiled once, also where the environment says otherwise: each test worker loads all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast check lint workflows types soak mutants audit sbom adapters benchmarks pictures wheel bundle docs lock clean
 
 demo: $(READY)  ## Watch the whole product work, without an account.

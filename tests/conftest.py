@@ -1,5 +1,6 @@
 """Shared fixtures: a simulator, and an app that uses it."""
 
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -26,9 +27,9 @@ TOKEN = "r8_acme_1"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of workers for `-n auto`: tests wait for servers half of their time."""
+    """Return the number of workers for `-n auto`: tests wait for servers most of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 2 * (cores or 1)
+    return 3 * (cores or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("chosen")
     if not is_thorough:
         fork_server.install()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # Thousands of tests, and their modules, stay to the end.
 
 
 SERVER_FIXTURES = {"playback", "server", "servers", "shared_server", "simulator"}

@@ -208,6 +208,7 @@ def test_the_committed_list_is_readable_and_in_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.soak
 def test_every_lock_file_can_be_audited() -> None:
     with services([], {}) as address:
         _, printed = audit(ROOT, address)
