@@ -36,7 +36,7 @@ from replicate_mcp.http_api.routes import (
     webhooks,
 )
 from replicate_mcp.http_api.routes.metrics import Metrics
-from replicate_mcp.platform.memory import use_one_arena
+from replicate_mcp.platform.memory import share_one_arena
 from replicate_mcp.platform.processes import raise_descriptor_limit
 from replicate_mcp.platform.sockets import listening_socket
 from replicate_mcp.settings import Settings
@@ -117,7 +117,7 @@ async def serve_http(
     """
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
-    use_one_arena()
+    share_one_arena()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     limits = limits.fitting(raise_descriptor_limit())
     async with App.running(
