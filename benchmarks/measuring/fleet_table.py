@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rich import box
 from rich.table import Table
 
 from benchmarks.measuring.bounds import Bound
 from benchmarks.measuring.fleet_servers import IDEAL_SECONDS, PREDICT_SECONDS, TASKS, Fleet
 from benchmarks.measuring.sharing import LIMIT
+from benchmarks.measuring.table import titled_table
 
 MOST_COMMANDS_A_SERVER = 10.0
 """Maximum number of commands a second of an idle server."""
@@ -45,14 +45,7 @@ _COLUMNS: Sequence[tuple[str, str, Callable[[Fleet], float]]] = (
 
 def fleet_table(kind: str, measured: Sequence[Fleet]) -> Table:
     """Return a table with a row for each number of servers, and one of the growth."""
-    shown = Table(
-        title=f"Servers that share one {kind.capitalize()}",
-        caption=_CAPTION,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_style="bold",
-        caption_justify="left",
-    )
+    shown = titled_table(f"Servers that share one {kind.capitalize()}", _CAPTION)
     shown.add_column("servers", justify="right", no_wrap=True)
     for title, _, _ in _COLUMNS:
         shown.add_column(title, justify="right", no_wrap=True)

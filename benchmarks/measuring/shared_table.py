@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
 
 from benchmarks.measuring.bounds import Bound
 from benchmarks.measuring.handing_over import HandingOver
 from benchmarks.measuring.sharing import LIMIT, PREDICT_SECONDS, Shared
+from benchmarks.measuring.table import titled_table
 from benchmarks.measuring.uncontended import Uncontended
 
 MOST_LATENCY_MS = {"sqlite": 15.0, "redis": 5.0, "valkey": 5.0}
@@ -134,14 +134,7 @@ def bounds(measured: Sequence[Measured]) -> Iterator[Bound]:
 
 
 def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
-    shown = Table(
-        title=title,
-        caption=caption,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_style="bold",
-        caption_justify="left",
-    )
+    shown = titled_table(title, caption)
     shown.add_column("")
     for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)

@@ -41,15 +41,22 @@ def conditions(backend: str, runs: int) -> str:
     )
 
 
-def figures(comparisons: Iterable[Comparison], *, about: str) -> Table:
-    """Return a table with a row for each scenario and contestant."""
-    shown = Table(
-        title=f"The engine beside the raw replicate client under a semaphore\n{about}",
-        caption=_CAPTION,
+def titled_table(title: str, caption: str) -> Table:
+    """Return a table without columns, in the style of all benchmarks."""
+    return Table(
+        title=title,
+        caption=caption,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title_style="bold",
         caption_justify="left",
+    )
+
+
+def figures(comparisons: Iterable[Comparison], *, about: str) -> Table:
+    """Return a table with a row for each scenario and contestant."""
+    shown = titled_table(
+        f"The engine beside the raw replicate client under a semaphore\n{about}", _CAPTION
     )
     for column in _COLUMNS:
         words = column in ("", "tasks")
