@@ -9,18 +9,18 @@ from benchmarks.measuring.fleet_servers import IDEAL_SECONDS, PREDICT_SECONDS, T
 from benchmarks.measuring.sharing import LIMIT
 from benchmarks.measuring.table import titled_table
 
-MOST_COMMANDS_A_SERVER = 10.0
+MAX_COMMANDS_A_SERVER = 10.0
 """Maximum number of commands a second of an idle server."""
 
-MOST_GROWTH = 4.5
+MAX_GROWTH = 4.5
 """Maximum growth of all idle servers' commands from 100 to 400 servers."""
 
-MOST_CPU = 0.03
+MAX_CPU = 0.03
 """Maximum share of a core that Redis uses while 1,000 servers are idle."""
 
-MOST_TASK_COMMANDS = 80.0
+MAX_TASK_COMMANDS = 80.0
 
-MOST_FREED_SECONDS = 17.0
+MAX_FREED_SECONDS = 17.0
 """Maximum time until a dead process's permit is another's: its lease of 15 s, and the polling."""
 
 _CAPTION = f"""\
@@ -67,21 +67,21 @@ def bounds(measured: Sequence[Fleet]) -> Iterator[Bound]:
         count = f"{each.servers:,} servers"
         a_server = each.idle_commands / each.servers
         yield Bound(
-            f"commands/s of an idle server: {count}", a_server, at_most=MOST_COMMANDS_A_SERVER
+            f"commands/s of an idle server: {count}", a_server, at_most=MAX_COMMANDS_A_SERVER
         )
-        yield Bound(f"commands a task: {count}", each.task_commands, at_most=MOST_TASK_COMMANDS)
+        yield Bound(f"commands a task: {count}", each.task_commands, at_most=MAX_TASK_COMMANDS)
         yield Bound(
             f"seconds until a dead process's permit is free: {count}",
             each.freed_seconds,
-            at_most=MOST_FREED_SECONDS,
+            at_most=MAX_FREED_SECONDS,
         )
     if {100, 400} <= by_servers.keys():
         growth = by_servers[400].idle_commands / by_servers[100].idle_commands
-        yield Bound("growth of idle commands, 100 to 400 servers", growth, at_most=MOST_GROWTH)
+        yield Bound("growth of idle commands, 100 to 400 servers", growth, at_most=MAX_GROWTH)
     if 1_000 in by_servers:
         yield Bound(
             "share of Redis's core: 1,000 idle servers",
             by_servers[1_000].idle_cpu,
-            at_most=MOST_CPU,
+            at_most=MAX_CPU,
             held_up=by_servers[1_000].held_up,
         )

@@ -12,16 +12,16 @@ from benchmarks.measuring.sharing import LIMIT, PREDICT_SECONDS, Shared
 from benchmarks.measuring.table import titled_table
 from benchmarks.measuring.uncontended import Uncontended
 
-MOST_LATENCY_MS = {"sqlite": 15.0, "redis": 5.0, "valkey": 5.0}
+MAX_LATENCY_MS = {"sqlite": 15.0, "redis": 5.0, "valkey": 5.0}
 """Maximum median latency of handing a freed permit to another process."""
 
-MOST_TASK_MS = 1.0
+MAX_TASK_MS = 1.0
 """Maximum duration of both steps of a task on SQLite."""
 
-MOST_ROUND_TRIPS = 2.0
+MAX_ROUND_TRIPS = 2.0
 """Maximum number of round trips to a server for both steps of a task."""
 
-LEAST_UTILISATION = {8: 0.98}
+MIN_UTILISATION = {8: 0.98}
 """Minimum utilisation, by number of processes."""
 
 _SHARING = """\
@@ -109,24 +109,24 @@ def bounds(measured: Sequence[Measured]) -> Iterator[Bound]:
         yield Bound(
             f"ms until a freed permit is another process's: {name}",
             handed.median_ms,
-            at_most=MOST_LATENCY_MS[name],
+            at_most=MAX_LATENCY_MS[name],
             held_up=handed.held_up,
         )
         if alone.round_trips is None:
             yield Bound(
                 f"ms for both steps of a task: {name}",
                 alone.task_ms,
-                at_most=MOST_TASK_MS,
+                at_most=MAX_TASK_MS,
                 held_up=alone.held_up,
             )
         else:
-            yield Bound(f"round trips a task: {name}", alone.round_trips, at_most=MOST_ROUND_TRIPS)
+            yield Bound(f"round trips a task: {name}", alone.round_trips, at_most=MAX_ROUND_TRIPS)
         for row in each.shared:
-            if row.processes in LEAST_UTILISATION:
+            if row.processes in MIN_UTILISATION:
                 yield Bound(
                     f"utilisation: {name}, {row.processes} processes",
                     row.utilisation,
-                    at_least=LEAST_UTILISATION[row.processes],
+                    at_least=MIN_UTILISATION[row.processes],
                     held_up=row.held_up,
                 )
     exceeded = max(row.exceeded for each in measured for row in each.shared)

@@ -48,8 +48,8 @@ SEMAPHORES = (OWN, "team", "studio")
 
 RATE_OUT_OF_THE_WAY = 60_000.0
 
-MOST_HOLDERS = 3
-MOST_BUSY_ENTRIES = 8
+MAX_HOLDERS = 3
+MAX_BUSY_ENTRIES = 8
 
 CLOCK_STEPS = (0.01, 0.04, 0.06, 0.3, 0.6, 2.0, 5.0)
 """Seconds: some short of the bounds on an offer's age, some beyond them."""
@@ -451,7 +451,7 @@ class AdmissionHistory(RuleBasedStateMachine):
         return self.living() if len(self.living()) > 1 else []
 
     def idle_enough(self) -> list[str]:
-        return self.living() if len(self._busy()) < MOST_BUSY_ENTRIES else []
+        return self.living() if len(self._busy()) < MAX_BUSY_ENTRIES else []
 
     def shown_offers(self) -> list[str]:
         return [name for name in self.living() if self._counts.holders[name].offers]
@@ -478,7 +478,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     @initialize(
         limits=LIMITS,
-        holders=st.integers(2, MOST_HOLDERS),
+        holders=st.integers(2, MAX_HOLDERS),
         entries=st.lists(NEW_ENTRIES, min_size=1, max_size=5),
     )
     def open_holders_with_entries(
@@ -493,7 +493,7 @@ class AdmissionHistory(RuleBasedStateMachine):
 
         self._run(begin())
 
-    @precondition(lambda self: len(self._counts.holders) < MOST_HOLDERS)
+    @precondition(lambda self: len(self._counts.holders) < MAX_HOLDERS)
     @rule(limits=LIMITS, entry=NEW_ENTRIES)
     def open_holder_with_entry(self, limits: tuple[int, ...], entry: NewEntry) -> None:
         async def begin() -> None:

@@ -19,7 +19,7 @@ from replicate_mcp.simulator import Simulator
 
 PLACE = "/opt/replicate-mcp"
 
-MOST_BYTES = 100 * 1024 * 1024
+MAX_BYTES = 100 * 1024 * 1024
 """What is installed, beside Python itself."""
 
 
@@ -42,7 +42,7 @@ def test_image_build_steps_produce_a_working_server(simulator: Simulator, tmp_pa
         else:
             command = argument.replace(PLACE, str(place))
             subprocess.run(["bash", "-euc", command], cwd=context, env=around, check=True)
-    assert size(place) < MOST_BYTES
+    assert size(place) < MAX_BYTES
     program = [str(place / "bin" / "replicate-mcp")]
     installed = subprocess.run(
         [str(place / "bin" / "python"), "-c", "import redis, fastapi"], capture_output=True

@@ -14,7 +14,7 @@ from replicate_mcp.simulator import Simulator
 
 HERE = Path(__file__).parent / "tokeniser"
 
-MOST_TOKENS = 25_000
+MAX_TOKENS = 25_000
 """What hosts hand to a model of an answer."""
 
 ADDRESS_OF_OUTPUTS = "https://replicate.delivery/xezq/Qm7RkZp2VtXc9LwYb4Nd"
@@ -84,4 +84,4 @@ async def test_each_page_of_a_large_batch_fits_the_limit_of_hosts(
                 "get_batch", {"batch_id": batch, "after": page["cursor"], "wait_seconds": 20}
             )
     assert sorted(seen) == list(range(500)), "every row came once"
-    assert tokens(longest) < MOST_TOKENS
+    assert tokens(longest) < MAX_TOKENS

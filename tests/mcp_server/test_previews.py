@@ -14,7 +14,7 @@ from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.simulator import Simulator
 from replicate_mcp.tasks.result import BatchResult
 
-MOST_CHARACTERS = 1_048_576
+MAX_CHARACTERS = 1_048_576
 """Of an answer, for hosts."""
 
 pytestmark = pytest.mark.parametrize("era", ["auto"])
@@ -63,7 +63,7 @@ async def test_page_with_thumbnails_fits_the_limit_of_hosts(connect: Connect) ->
     assert len(seen(first)[1]) + len(seen(rest)[1]) == 26
     assert len(seen(whole)[1]) == 24
     assert seen(whole)[0][-1] == "2 more files have no thumbnail here: ask for fewer."
-    assert len(whole.model_dump_json(by_alias=True)) < MOST_CHARACTERS
+    assert len(whole.model_dump_json(by_alias=True)) < MAX_CHARACTERS
 
 
 async def test_unfetchable_image_is_named_without_failing_the_call(

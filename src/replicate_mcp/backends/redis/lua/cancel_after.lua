@@ -3,11 +3,11 @@
 -- Tests run both on the same numbers: keep the two in step.
 
 local APART_SECONDS = 3
-local SHORTEST_CANCEL_AFTER = 5
+local MIN_CANCEL_AFTER = 5
 
 -- Return the longest, at most `wanted`, that is distinct from those in use, the keys of `used`.
 local function distinct_cancel_after(wanted, used)
-  local shortest = math.max(SHORTEST_CANCEL_AFTER, math.floor(wanted / 2))
+  local shortest = math.max(MIN_CANCEL_AFTER, math.floor(wanted / 2))
   for _, apart in ipairs({APART_SECONDS, 1}) do
     for seconds = wanted, shortest, -apart do
       local near = false
