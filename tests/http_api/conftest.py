@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import IO, Any, NamedTuple, cast
 
 import httpx
@@ -61,7 +62,7 @@ class Server:
         self.url = url
         self.log = log
         self.process = process
-        self.client = httpx.Client(base_url=url, timeout=60, event_hooks={"response": [described]})
+        self.client = _Client(self)
 
     def get(self, path: str, **more: Any) -> Any:
         return self.client.get(path, **more)
@@ -77,6 +78,23 @@ class Server:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(15)
+
+
+class _Client(httpx.Client):
+    """A client whose transport errors tell how the server ended, and its last lines."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(base_url=server.url, timeout=60, event_hooks={"response": [described]})
+        self._server = server
+
+    def send(self, request: httpx.Request, **more: Any) -> httpx.Response:
+        try:
+            return super().send(request, **more)
+        except httpx.TransportError as error:
+            sleep(0.5)  # A dying process is still alive when its connections close.
+            ended, lines = self._server.process.poll(), self._server.log[-30:]
+            error.add_note(f"The server's exit code: {ended}; its last lines:\n{''.join(lines)}")
+            raise
 
 
 def described(answer: httpx.Response) -> None:

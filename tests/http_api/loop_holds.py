@@ -12,33 +12,30 @@ MAX_HOLD_SECONDS = 0.1
 """Longest that anything may hold an event loop."""
 
 HOLDING = """
-import asyncio, gc, json, signal, sys, threading, time, traceback
+import asyncio, gc, json, signal, sys, time, traceback
 path = sys.argv.pop()
 holds = []
-run = asyncio.Handle._run
-loop_thread = threading.get_ident()
-running_since, stack = None, ""
+stack = ""
 
-def watch():  # Where a long callback is, for the message of a failing test.
+def note_stack(_signal, frame):  # Where a long callback is, for the message of a failing test.
     global stack
-    while True:
-        time.sleep(0.01)
-        since = running_since
-        if since is not None and time.monotonic() - since > 0.03:
-            frames = traceback.extract_stack(sys._current_frames()[loop_thread])
-            stack = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-12:]))
+    frames = traceback.extract_stack(frame)
+    stack = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-12:]))
+
+# Not from a thread: reading the frames of another running thread crashes Python 3.11.
+signal.signal(signal.SIGVTALRM, note_stack)
 
 def measured(handle):
-    global running_since, stack
+    global stack
     modules, began, stack = len(sys.modules), time.thread_time(), ""
-    running_since = time.monotonic()
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.03)
     run(handle)
-    running_since = None
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     held = time.thread_time() - began
     if held > 0.02 and len(sys.modules) == modules:  # Imports are made once.
         holds.append((held, stack or repr(handle)[:300]))
 
-threading.Thread(target=watch, daemon=True).start()
+run = asyncio.Handle._run
 
 collecting_since = 0.0
 
