@@ -65,7 +65,7 @@ def hostile_replicate(
     for method in ("GET", "POST", "QUERY"):
         setattr(Handler, f"do_{method}", Handler.pass_on)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
+from replicate_mcp.cli import downloader
 from replicate_mcp.cli.downloader import Saver
 from replicate_mcp.platform import files
 from replicate_mcp.simulator import Simulator
@@ -66,13 +67,18 @@ def _running() -> Iterator[Host]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         running = Host(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield running
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloader, "RETRY_DELAY_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from backends.servers import KINDS, RunningServer, open_for_admission, running_server
+from pairs import pairs
 from replicate_mcp.app.app import App
 from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.errors import UnknownBatch
@@ -20,8 +21,8 @@ from scenarios.conftest import Programs
 
 LIMIT = 4
 LEASE = 1.0
-MINE = 16
-THEIRS = 10
+MINE = 10
+THEIRS = 6
 PREFIX = "faults"
 
 Fault = Callable[[RunningServer], Awaitable[None]]
@@ -64,7 +65,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     with running_server(request.param) as server:
         yield server
@@ -74,7 +75,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
 def programs(server: RunningServer, tmp_path: Path) -> Iterator[Programs]:
     anyio.run(open_for_admission, server, PREFIX, "acme")
     with running_simulator_process(
-        predict_seconds="2-4",
+        predict_seconds="1.5-2.5",
         requests_per_minute=60_000,
         burst=60_000,
         other_requests_per_minute=60_000,
@@ -104,7 +105,7 @@ async def nothing_in_use(app: App) -> None:
             await anyio.sleep(0.1)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("server", "fault"), pairs(KINDS, FAULTS), indirect=["server"])
 async def test_redis_failure_loses_and_duplicates_no_image(
     server: RunningServer, programs: Programs, fault: str
 ) -> None:

@@ -34,6 +34,9 @@ MAX_CONCURRENT_DOWNLOADS = 8
 ATTEMPTS = 3
 """Attempts per file when the connection or the host fails, or the content is no media file."""
 
+RETRY_DELAY_SECONDS = 0.5
+"""Pause before the second attempt; before the third, twice as long."""
+
 _UNENCODED = {"Accept-Encoding": "identity"}
 
 _EMPTY = "its host sent an empty file"
@@ -213,7 +216,7 @@ class Saver:
         """Download the file into `part` and return the name with the extension of its content."""
         reason = ""
         for attempt in range(ATTEMPTS):
-            await anyio.sleep(attempt * 0.5)
+            await anyio.sleep(attempt * RETRY_DELAY_SECONDS)
             try:
                 async with client.stream("GET", file.url, headers=_UNENCODED) as response:
                     if response.status_code in (404, 410):
