@@ -265,7 +265,7 @@ def test_toast_covers_no_image_and_disappears_on_sign_in(
 def test_images_show_an_expiry_countdown_and_are_marked_expired(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
-    simulator.configure(clock_offset_seconds=-3588)  # The predictions ended almost an hour ago.
+    simulator.configure(clock_offset_seconds=-3593)  # The predictions ended almost an hour ago.
     server.post("/generate", {"prompt": "a red car"})
     visit = open_dashboard(server.url)
     tile = visit.page.locator("figure.tile")

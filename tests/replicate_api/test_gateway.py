@@ -48,7 +48,7 @@ async def test_creation_is_one_call_with_prefer_wait_and_cancel_after(
 async def test_two_hundred_creations_run_concurrently(
     gateway: Gateway, simulator: Simulator
 ) -> None:
-    simulator.configure(predict_seconds=1.5)
+    simulator.configure(predict_seconds=4)
 
     async def create(number: int) -> None:
         await gateway.create(SCHNELL, {"prompt": f"car {number}"}, cancel_after=60)

@@ -75,6 +75,7 @@ class Api:
             fault = None if seconds or route.call is None else world.faults.next_fault(route.call)
             if fault is not None:
                 account.counts["faults"] += 1
+            world.wake_watchers()
             if seconds or fault is Fault.THROTTLED:
                 account.counts["throttled"] += 1
                 settings = account.wording(world.settings)

@@ -91,7 +91,7 @@ class _Uvicorn(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        while self.server_state.connections or self.server_state.tasks:
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - plain sets
             await asyncio.sleep(_STOP_POLL_SECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

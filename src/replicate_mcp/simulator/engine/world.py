@@ -71,7 +71,7 @@ class World:
         if changes.keys() & _RATES:
             for account in self.accounts.values():
                 account.set_rates(self.settings, self.clock.now())
-        self._changed()
+        self.wake_watchers()
 
     def reset(self) -> None:
         """Clear all state, end running predictions, and restore the initial settings."""
@@ -79,7 +79,7 @@ class World:
         for prediction in running:
             self._end(prediction, Status.CANCELED)
         self._clear(self.initial_settings)
-        self._changed()
+        self.wake_watchers()
 
     # Accounts
 
@@ -155,7 +155,7 @@ class World:
         own.append(prediction)
         self.predictions[prediction.id] = prediction
         asked.account.prediction_created(now)
-        self._changed()
+        self.wake_watchers()
         self._next(prediction, now + prediction.destiny.queue_seconds, self._start)
         return prediction
 
@@ -214,7 +214,7 @@ class World:
         prediction.status = Status.PROCESSING
         prediction.asked.account.counts["started"] += 1
         self._event(prediction, "start")
-        self._changed()
+        self.wake_watchers()
         limit = self.settings.run_limit_seconds
         if prediction.destiny.predict_seconds > limit:
             self._next(prediction, now + limit, self._on_run_limit)
@@ -269,12 +269,12 @@ class World:
         if not had_left:
             self._on_finished(prediction)
         self._event(prediction, "completed")
-        self._changed()
+        self.wake_watchers()
 
     def _on_finished(self, prediction: Prediction) -> None:
         prediction.asked.account.prediction_left(self.clock.now())
         self._shown(prediction)
-        self._changed()
+        self.wake_watchers()
 
     def _event(self, prediction: Prediction, name: str) -> None:
         if prediction.asked.webhook and name in prediction.asked.webhook_events:
@@ -303,7 +303,8 @@ class World:
         finally:
             timer.cancel()
 
-    def _changed(self) -> None:
+    def wake_watchers(self) -> None:
+        """End every `change`: a count or a prediction has changed."""
         for watcher in self._watchers:
             _wake(watcher)
         self._watchers.clear()
