@@ -224,6 +224,7 @@ def test_running_or_reading_a_large_batch_does_not_block_the_event_loop(
     measured.check()
 
 
+@pytest.mark.soak
 def test_cancelling_a_large_batch_does_not_block_the_event_loop(measured: Measured) -> None:
     body = json.dumps({"prompts": ["x" * 4_000] * 1_000}).encode()
     begun = measured.send("/generate-batch", body, TOKEN, {"prefer": "respond-async"})

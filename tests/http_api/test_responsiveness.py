@@ -144,6 +144,7 @@ def test_server_stays_responsive_to_a_thousand_models_in_one_batch(attacked: Att
     assert attacked.replicate.max_concurrent_requests < 200
 
 
+@pytest.mark.soak
 def test_server_stays_responsive_to_images_with_very_many_pixels(attacked: Attacked) -> None:
     path, body, headers = mcp(None, [{"prompt": "x"}] * 8)
     body["params"]["arguments"]["preview"] = True

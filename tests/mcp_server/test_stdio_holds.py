@@ -92,6 +92,7 @@ def test_no_rejected_line_blocks_the_event_loop(measured: Measured) -> None:
         assert "error" in answer
 
 
+@pytest.mark.soak
 def test_no_large_response_blocks_the_event_loop(measured: Measured) -> None:
     tasks = [{"prompt": "é" * 600}] * 1_000
     begun = measured.answer_to(
