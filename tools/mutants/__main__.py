@@ -25,7 +25,7 @@ from tools.mutants.forked import Verdict, ask_to_end, exit_when_asked, fork, log
 from tools.mutants.hot import HotRun
 from tools.mutants.kept import ModuleResult, Survivor
 from tools.mutants.lua_mutants import lua_mutants
-from tools.mutants.mutant import ROOT, Mutant, Source
+from tools.mutants.mutant import PACKAGE, ROOT, Mutant, Source
 from tools.mutants.python_mutants import python_mutants
 
 TABLE = tomllib.loads(Path(__file__).with_name("tests.toml").read_text("utf-8"))
@@ -104,7 +104,8 @@ def _run(group: Group, only: Sequence[str]) -> None:
             if "error" in result:
                 sys.exit(f"{group.tests}: {result['error']}\n{(Path(name) / 'log').read_text()}")
             if "module" in result:
-                _finish(group, result, mutants[result["module"]], Path(name))
+                source = next(each for each in sources if each.module == result["module"])
+                _finish(group, source, result, mutants[source.module], Path(name))
             else:
                 print(f"{result['tests']} tests; left out: {result['left_out'] or 'none'}")
 
@@ -145,7 +146,9 @@ def _hot_results(
         ask_to_end(child)
 
 
-def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder: Path) -> None:
+def _finish(
+    group: Group, source: Source, result: dict[str, Any], mutants: list[Mutant], folder: Path
+) -> None:
     """Run the mutants that the hot process could not apply, and save the results."""
     begun = time.monotonic()
     verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
@@ -160,14 +163,17 @@ def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder:
         if verdict in (Verdict.SURVIVED, Verdict.UNREACHED)
     ]
     results = kept.load()
-    module = result["module"]
+    module = source.module
     tried = len(mutants) - verdicts.count(Verdict.INVALID)
     results[module] = ModuleResult(
-        group.digest(mutants[0].source),
+        group.digest(source),
         tried,
         kept.with_reasons(survivors, results.get(module)),
     )
     kept.save(results)
+    if not tried:
+        print(f"{module}: no mutants", flush=True)
+        return
     timed_out = verdicts.count(Verdict.TIMED_OUT)
     took = result["seconds"] + time.monotonic() - begun
     print(
@@ -181,7 +187,7 @@ def _conclude(only: Sequence[str]) -> int:
     """Print the scores and return 1 if any is too low or a survivor has no reason."""
     results = kept.load()
     packages: dict[str, list[ModuleResult]] = {}
-    failures = []
+    failures = [f"{module} is in no group of tests.toml" for module in _unlisted()]
     for group in _groups():
         for module in group.modules:
             if only and not _is_named(module, only):
@@ -207,6 +213,19 @@ def _conclude(only: Sequence[str]) -> int:
             failures.append(f"{package} is under its bound")
     print("\n".join(failures))
     return 1 if failures else 0
+
+
+def _unlisted() -> list[str]:
+    """Return the modules in the packages of `tests.toml` that are in none of its groups."""
+    listed = {module for group in _groups() for module in group.modules}
+    folders = {(PACKAGE / module).parent for module in listed} - {PACKAGE}
+    files = [file for folder in folders for file in folder.iterdir()]
+    found = [
+        file.relative_to(PACKAGE).as_posix().removesuffix(".py")
+        for file in files
+        if file.suffix in (".py", ".lua") and file.stem != "__init__"
+    ]
+    return sorted(set(found) - listed)
 
 
 def _is_named(module: str, only: Sequence[str]) -> bool:
