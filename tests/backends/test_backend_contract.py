@@ -245,6 +245,14 @@ async def test_admin_limit_persists(world: World) -> None:
     assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [8]
 
 
+async def test_limit_set_without_the_admin_key_disappears_with_its_name(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.register("team", 7)
+    await leaving.resize("team", 9)
+    await leaving.close()
+    assert [each.name for each in await staying.semaphores()] == [OWN]
+
+
 @pytest.mark.parametrize(
     "prompt", ["a red car", '"一只猫" \\ \n🦊', "\\" * 5_000, "é🦊" * 5_000], ids=len
 )

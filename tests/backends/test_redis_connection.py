@@ -22,7 +22,12 @@ from replicate_mcp.app.composition import open_backend
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
 from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
-from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.errors import (
+    BackendUnavailable,
+    InvalidInput,
+    ReplicateMcpError,
+    UnknownSemaphore,
+)
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 
@@ -395,7 +400,7 @@ class Queue:
             with scope or anyio.CancelScope():
                 try:
                     self.answers[name] = await step()
-                except (BackendUnavailable, IdempotencyKeyExists, UnknownSemaphore) as error:
+                except (IdempotencyKeyExists, ReplicateMcpError) as error:
                     self.answers[name] = error
 
         self._group.start_soon(answer)
@@ -457,6 +462,16 @@ async def test_each_coalesced_batch_gets_its_own_response(fleet: Fleet) -> None:
     assert b2.batch_id == "b1"
     assert isinstance(b3, UnknownSemaphore)
     assert await one.get_batch("b2") is None
+
+
+async def test_key_that_cannot_be_sent_is_refused_before_it_is_coalesced(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    invalid = IdempotencyKey("\ud800", "digest")
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        queue.ask("b1", lambda: begin(one, "b1", 1))
+        queue.ask("b2", lambda: begin(one, "b2", 1, key=invalid))
+    assert isinstance(queue.answers["b1"], AdmissionResult)
+    assert isinstance(queue.answers["b2"], InvalidInput)
 
 
 async def test_calls_coalesced_with_a_failed_call_are_still_answered(

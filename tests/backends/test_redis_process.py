@@ -10,6 +10,7 @@ from backends.conftest import Fleet, Site, until
 from backends.steps import OWN, begin, failed, finish, state, take_all
 from backends.test_redis_many import counted
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.semaphores.permit_store import HolderUsage, QueueEntry
 
@@ -80,6 +81,27 @@ async def test_text_that_cannot_be_sent_costs_no_resync(site: Site) -> None:
             await one.enqueue(QueueEntry("\ud800", ("team",), None, 1))
         await one.enqueue(QueueEntry("contexts", ("team",), None, 1))
     assert commands.by_name["evalsha"] == 1
+
+
+async def test_results_that_the_server_has_taken_are_not_sent_again(site: Site) -> None:
+    one = await site.holder(limit=1)
+    offers = (await begin(one, "b", 3)).offers
+    with counted(site.server) as commands:
+        admission = await one.record_results("b", [failed(2)])
+    assert commands.by_name["evalsha"] == 1
+    assert admission.offers == offers
+
+
+async def test_a_hundred_batches_are_listed_by_default(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    with site.server.client as client, client.pipeline() as copies:
+        for number in range(100):
+            copies.copy(site.key("batch:b"), site.key(f"batch:b{number}"))
+            copies.zadd(site.key("caller:server"), {f"b{number}": number})
+        copies.execute()
+    assert len(await one.list_batches(["server"])) == 100
+    assert len(await one.list_batches(["server"], limit=200)) == 101
 
 
 # What is restored.
@@ -201,6 +223,30 @@ async def test_prediction_is_restored_with_the_attempt_that_claimed_it(site: Sit
     site.forget()
     found = {each.permit: each.prediction_id for each in await one.open_attempts("acme")}
     assert found == {first: "p1", second: None}
+
+
+async def test_attempt_whose_result_was_refused_is_restored(site: Site) -> None:
+    one = await site.holder()
+    first, second = await take_all(one, await begin(one, "b", 2))
+    await finish(one, first, "b", failed(0, "p1"))
+    assert await one.finish(second, "b", failed(1, "p1")) is None
+    site.forget()
+    assert [each.permit for each in await one.open_attempts("acme")] == [second]
+    batch = await one.get_batch("b")
+    assert batch is not None
+    assert batch.failed == 1
+
+
+async def test_import_of_what_runs_offers_what_is_left_of_the_limit(site: Site) -> None:
+    one = await site.holder(limit=2)
+    await begin(one, "b", 3)
+    site.forget()
+    assert (await one.admit()).offers == ()
+    site.end_pause()
+    assert await one.has_lost_state("acme")
+    admission = await one.import_running("acme", [RunningPrediction("p1", "o/m", 60)])
+    assert [offer.entry for offer in admission.offers] == ["b"]
+    assert not await one.has_lost_state("acme")
 
 
 async def test_cancellation_is_restored(site: Site) -> None:

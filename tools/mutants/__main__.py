@@ -72,12 +72,17 @@ def main() -> int:
         "only", nargs="*", help="modules or packages, such as batches/reconciliation"
     )
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
+    parser.add_argument(
+        "--survivors",
+        action="store_true",
+        help="after adding tests: run only the named modules' mutants that no test noticed",
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     exit_when_asked()
     if not arguments.report:
         for group in _groups():
-            _run(group, arguments.only)
+            _run(group, arguments.only, survivors_only=arguments.survivors)
     return _conclude(arguments.only)
 
 
@@ -85,7 +90,7 @@ def _groups() -> Iterator[Group]:
     return (Group(**group) for group in TABLE["group"])
 
 
-def _run(group: Group, only: Sequence[str]) -> None:
+def _run(group: Group, only: Sequence[str], *, survivors_only: bool) -> None:
     results = kept.load()
     sources = []
     for source in map(Source.read, group.modules):
@@ -99,13 +104,23 @@ def _run(group: Group, only: Sequence[str]) -> None:
         source.module: lua_mutants(source) if source.is_lua else python_mutants(source)
         for source in sources
     }
+    if survivors_only:
+        mutants = {
+            module: kept.survivors_among(each, results[module])
+            for module, each in mutants.items()
+            if module in results
+        }
+        sources = [each for each in sources if mutants.get(each.module)]
+        if not sources:
+            return
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         for result in _hot_results(group, sources, mutants, Path(name)):
             if "error" in result:
                 sys.exit(f"{group.tests}: {result['error']}\n{(Path(name) / 'log').read_text()}")
             if "module" in result:
                 source = next(each for each in sources if each.module == result["module"])
-                _finish(group, source, result, mutants[source.module], Path(name))
+                tried = results[source.module].mutants if survivors_only else None
+                _finish(group, source, result, mutants[source.module], Path(name), tried)
             else:
                 print(f"{result['tests']} tests; left out: {result['left_out'] or 'none'}")
 
@@ -147,9 +162,23 @@ def _hot_results(
 
 
 def _finish(
-    group: Group, source: Source, result: dict[str, Any], mutants: list[Mutant], folder: Path
+    group: Group,
+    source: Source,
+    result: dict[str, Any],
+    mutants: list[Mutant],
+    folder: Path,
+    tried_before: int | None,
 ) -> None:
-    """Run the mutants that the hot process could not apply, and save the results."""
+    """Run the mutants that the hot process could not apply, and save the results.
+
+    Args:
+        group: group of the module.
+        source: module.
+        result: result of the hot process.
+        mutants: mutants that were run.
+        folder: folder for temporary files.
+        tried_before: number of the module's mutants if `mutants` are only its survivors.
+    """
     begun = time.monotonic()
     verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
     if Verdict.NOT_APPLIED in verdicts:
@@ -164,7 +193,7 @@ def _finish(
     ]
     results = kept.load()
     module = source.module
-    tried = len(mutants) - verdicts.count(Verdict.INVALID)
+    tried = tried_before or len(mutants) - verdicts.count(Verdict.INVALID)
     results[module] = ModuleResult(
         group.digest(source),
         tried,
@@ -178,7 +207,7 @@ def _finish(
     took = result["seconds"] + time.monotonic() - begun
     print(
         f"{module}: {kept.score([results[module]]):.0f}%, {len(survivors)} of {tried} not "
-        f"noticed, {timed_out} by time-out, {took / tried:.2f} s each",
+        f"noticed, {timed_out} by time-out, {took / len(mutants):.2f} s each",
         flush=True,
     )
 
