@@ -131,6 +131,43 @@ async def test_result_of_a_lost_batch_restores_the_batch(site: Site) -> None:
     assert [row.task_index for row in await one.results("b")] == [0, 1]
 
 
+async def test_running_batch_is_restored_if_it_alone_was_lost(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 2)
+    await one.record_results("b", [failed(0)])
+    site.forget("batch:b", "tasks:b", "results:b")
+    one._session.invalidate()
+    await one.admit()
+    batch = await one.get_batch("b")
+    assert batch is not None
+    assert (batch.total, batch.failed, batch.status) == (2, 1, "running")
+
+
+async def test_ended_batch_is_restored_after_a_loss_of_state(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    await one.record_results("b", [failed(0)])
+    one._session.invalidate()
+    await one.admit()
+    site.forget()
+    batch = await one.get_batch("b")
+    assert batch is not None
+    assert batch.status == "completed"
+    assert [row.task_index for row in await one.results("b")] == [0]
+
+
+async def test_reads_during_a_resync_are_complete(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 600)
+    for start in range(0, 500, 100):
+        await one.record_results("b", [failed(task) for task in range(start, start + 100)])
+    site.forget()
+    async with anyio.create_task_group() as group:
+        group.start_soon(one.admit)
+        found = [len(await one.results("b")) for _ in range(9)]
+    assert found == [500] * 9
+
+
 async def test_result_of_an_ended_batch_that_is_gone_does_not_restore_it(site: Site) -> None:
     one = await site.holder()
     (permit,) = await take_all(one, await begin(one, "b", 1))
