@@ -1,5 +1,7 @@
 """The connection to Redis: cut connections, lost responses, passwords, TLS and call coalescing."""
 
+import asyncio
+import logging
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +21,7 @@ from backends.link import Link, link_to
 from backends.servers import KINDS, RunningServer
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.app.composition import open_backend
+from replicate_mcp.backends.redis import connection
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
 from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
@@ -347,11 +350,13 @@ async def test_only_a_wakeup_of_the_own_holder_ends_the_wait(
 ) -> None:
     server, running = listening
     with running.client as client:
+        before = [each["id"] for each in client.client_list("pubsub")]
         assert client.publish("{wakes}:wake:another", "") == 0
         assert not await wakes(server, 0.05)
         assert client.publish("{wakes}:wake:me", "") == 1
         assert await wakes(server, 5)
         assert not await wakes(server, 0.05)
+        assert [each["id"] for each in client.client_list("pubsub")] == before, "not anew"
 
 
 async def test_wakeups_are_received_again_after_their_connection_was_cut(
@@ -366,6 +371,29 @@ async def test_wakeups_are_received_again_after_their_connection_was_cut(
             assert await wakes(server, 5)
 
 
+async def test_wakeups_are_awaited_while_the_server_is_unreachable(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_SECONDS", 0.01)
+    caplog.set_level(logging.DEBUG)
+
+    async def failed_again() -> bool:
+        return any("cannot be used" in message for message in caplog.messages)
+
+    async with link_to(fleet.server) as link:
+        server = RedisConnection(Address.parse(fleet.server.url(fleet.prefix, port=link.port)))
+        await server.listen("me")
+        await link.cut()
+        async with anyio.create_task_group() as group:
+            group.start_soon(server.wait_for_wakeup, "me")
+            await until(failed_again)
+            await link.restore()
+        with fleet.server.client as client:
+            assert client.publish(fleet.key("wake:me"), "") == 1
+        assert await wakes(server, 5)
+        await server.close()
+
+
 async def test_closing_a_holder_leaves_no_connection(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
@@ -378,6 +406,46 @@ async def test_closing_a_holder_leaves_no_connection(
             return bool(client.pubsub_numsub("{wakes}:wake:me") == [("{wakes}:wake:me", 0)])
 
         await until(is_gone)
+
+
+async def test_cancelled_attempt_to_connect_closes_its_connection() -> None:
+    closed = anyio.Event()
+
+    async def answer_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # Until the client closes the connection.
+        closed.set()
+        writer.close()
+
+    silent = await asyncio.start_server(answer_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    server = RedisConnection(Address.parse(f"redis://127.0.0.1:{port}/0"))
+    with anyio.move_on_after(0.05) as tried:
+        await server.listen("me")
+    assert tried.cancelled_caught
+    with anyio.fail_after(5):
+        await closed.wait()
+    await server.close()
+    silent.close()
+
+
+async def test_cancelled_opening_closes_its_connections(fleet: Fleet) -> None:
+    with fleet.server.client as client:
+        client.client_pause(5_000, all=False)  # Scripts wait, subscriptions do not.
+
+        async def listens() -> bool:
+            return bool(client.pubsub_channels(fleet.key("wake:*")))
+
+        async def is_gone() -> bool:
+            return not await listens()
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(RedisBackend.open, fleet.server.url(fleet.prefix))
+                await until(listens)
+                group.cancel_scope.cancel()
+            await until(is_gone)
+        finally:
+            client.client_unpause()
 
 
 # Calls that wait for the same lock.
