@@ -7,11 +7,12 @@ import anyio
 import pytest
 
 from backends.conftest import Fleet, Site, until
+from backends.link import link_to
 from backends.steps import OWN, begin, failed, finish, state, take_all
 from backends.test_redis_many import counted
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.batches.attempt_store import RunningPrediction
-from replicate_mcp.errors import InvalidInput
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.semaphores.permit_store import HolderUsage, QueueEntry
 
 # The process as a whole.
@@ -249,6 +250,39 @@ async def test_abandoned_permit_stays_an_orphan_after_a_resync(site: Site) -> No
     site.forget()
     assert await two.orphans("acme") == []
     assert [each.permit for each in await two.open_attempts("acme")] == [permit]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_permit_abandoned_after_a_lost_call_is_not_freed(site: Site, is_own: bool) -> None:
+    one, two = await site.holder(), await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    if not is_own:
+        await one.abandon(permit)
+        assert await two.adopt(permit)
+    holder, other = (one, two) if is_own else (two, one)
+    holder._session.invalidate()
+    await holder.abandon(permit)
+    assert [each.permit for each in await other.orphans("acme")] == [permit]
+    assert await state(other) == (1, 0)
+    assert permit not in holder._mirror.permits
+
+
+async def test_permit_of_another_process_is_abandoned_even_if_the_call_fails(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.holder()
+    async with link_to(fleet.server) as link:
+        two = await fleet.holder(port=link.port)
+        (permit,) = await take_all(one, await begin(one, "b", 1))
+        await one.abandon(permit)
+        assert await two.adopt(permit)
+        await link.cut()
+        with pytest.raises(BackendUnavailable):
+            await two.abandon(permit)
+        await link.restore()
+        await two.admit()
+        assert [each.permit for each in await one.orphans("acme")] == [permit]
+        await fleet.close()
 
 
 async def test_prediction_is_restored_with_the_attempt_that_claimed_it(site: Site) -> None:
