@@ -383,6 +383,7 @@ async def test_renewal_tells_until_when_no_orphan_can_be_unannounced(
     assert 3 < await quiet_for() <= 5
     site.set_lease(other, site.now() - 5)
     assert -2 < await quiet_for() <= 0
+    await other.admit()
     await other.abandon(permit)
     site.set_lease(other, site.now() + 50)
     assert -2 < await quiet_for() <= 0
