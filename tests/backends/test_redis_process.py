@@ -267,6 +267,19 @@ async def test_permit_abandoned_after_a_lost_call_is_not_freed(site: Site, is_ow
     assert permit not in holder._mirror.permits
 
 
+async def test_permit_adopted_by_a_call_without_reply_stays_an_orphan(site: Site) -> None:
+    """Adopt an attempt of a batch of the same process, whose prediction may still run."""
+    one, two = await site.holder(), await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    assert await one.finish(permit, "b", failed(0), ended=False) is not None
+    assert await one.adopt(permit)
+    del one._mirror.permits[permit]
+    one._session.invalidate()
+    await one.admit()
+    assert await state(two) == (1, 0)
+    assert [each.permit for each in await two.orphans("acme")] == [permit]
+
+
 async def test_permit_of_another_process_is_abandoned_even_if_the_call_fails(
     fleet: Fleet,
 ) -> None:
