@@ -686,6 +686,16 @@ async def test_only_waiting_tasks_of_a_dead_holder_are_interrupted(
     }
 
 
+async def test_interrupted_task_is_recorded_with_its_prompt_and_filename(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await begin(leaving, "b", 2, prompt="a red car")
+    await leaving.close()
+    found = [
+        (row.task_index, row.prompt, row.output_filename) for row in await staying.results("b")
+    ]
+    assert found == [(0, "a red car 0", "0.png"), (1, "a red car 1", "1.png")]
+
+
 async def test_task_without_prompt_has_no_prompt_in_journal_and_results(
     world: World,
 ) -> None:
