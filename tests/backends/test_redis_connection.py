@@ -112,6 +112,20 @@ async def test_enqueue_and_dequeue_with_lost_response_are_applied_once(
     assert sum(await state(one, "team")) == 1
 
 
+async def test_failed_read_does_not_hide_that_a_call_before_may_have_been_applied(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    await one.register("team", 1)
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await one.enqueue(QueueEntry("contexts", ("team",), None, 3))
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await one.get_batch("b")
+    assert await state(one, "team") == (0, 0)
+
+
 async def test_repeated_dequeue_is_applied_once(linked: Linked) -> None:
     _, link, one = linked
     await one.register("team", 1)

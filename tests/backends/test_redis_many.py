@@ -321,6 +321,7 @@ async def quiet(site: Site, one: RedisBackend) -> None:
     await one._session.renew()
     assert one._session.has_no_orphans
     one._session._quiet_until = float("-inf")
+    assert not one._session.has_no_orphans, "the time is over"
     assert await renew_quickly(one)
     with counted(site.server) as commands:
         assert await one.orphans("acme") == []

@@ -11,6 +11,7 @@ from backends.link import link_to
 from backends.steps import OWN, begin, failed, finish, state, take_all
 from backends.test_redis_many import counted
 from replicate_mcp.backends.redis.backend import RedisBackend
+from replicate_mcp.backends.redis.session import ROWS_A_CALL
 from replicate_mcp.batches.attempt_store import RunningPrediction
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.semaphores.permit_store import HolderUsage, QueueEntry
@@ -157,16 +158,35 @@ async def test_ended_batch_is_restored_after_a_loss_of_state(site: Site) -> None
     assert [row.task_index for row in await one.results("b")] == [0]
 
 
+async def test_ended_batch_that_the_server_deleted_is_never_restored(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 1)
+    await one.record_results("b", [failed(0)])
+    site.forget("batch:b", "tasks:b", "results:b")
+    one._session.invalidate()
+    await one.admit()
+    site.forget()
+    await one.admit()
+    assert await one.get_batch("b") is None
+
+
 async def test_reads_during_a_resync_are_complete(site: Site) -> None:
     one = await site.holder()
-    await begin(one, "b", 600)
-    for start in range(0, 500, 100):
-        await one.record_results("b", [failed(task) for task in range(start, start + 100)])
+    await begin(one, "b", 2 * ROWS_A_CALL)
+    await one.record_results("b", [failed(task) for task in range(ROWS_A_CALL + 1)])
     site.forget()
-    async with anyio.create_task_group() as group:
+    found: list[int | None] = []
+
+    async def read() -> None:
+        batch = await one.get_batch("b")
+        found.append(None if batch is None else batch.failed)
+
+    async with anyio.create_task_group() as reads, anyio.create_task_group() as group:
         group.start_soon(one.admit)
-        found = [len(await one.results("b")) for _ in range(9)]
-    assert found == [500] * 9
+        while one._session._resyncs == 1:
+            reads.start_soon(read)
+            await anyio.sleep(0.0005)
+    assert set(found) == {ROWS_A_CALL + 1}
 
 
 async def test_result_of_an_ended_batch_that_is_gone_does_not_restore_it(site: Site) -> None:
