@@ -688,6 +688,7 @@ async def test_only_waiting_tasks_of_a_dead_holder_are_interrupted(
 
 async def test_interrupted_task_is_recorded_with_its_prompt_and_filename(world: World) -> None:
     staying, leaving = await world.holder(), await world.open()
+    await take_all(staying, await begin(staying, "of another", 1))
     await begin(leaving, "b", 2, prompt="a red car")
     await leaving.close()
     found = [
@@ -829,6 +830,16 @@ async def test_recording_results_evicts_older_batches(world: World) -> None:
         await backend.record_results(name, [row])
         assert await batch_ids(backend) == [name]
         assert await backend.results(name) == [row]
+
+
+async def test_results_evict_older_batches_at_once(world: World) -> None:
+    backend = await world.holder(journal_bytes=3 * MIB)
+    await begin(backend, "old", 1, prompt="p")
+    await end(backend, "old")
+    await begin(backend, "young", 1, prompt="p")
+    row = failed(0).model_copy(update={"error": "x" * (4 * MIB)})
+    await backend.record_results("young", [row])
+    assert await batch_ids(backend) == ["young"]
 
 
 async def test_batch_with_a_running_attempt_is_not_evicted(world: World) -> None:

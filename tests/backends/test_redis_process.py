@@ -172,8 +172,9 @@ async def test_ended_batch_that_the_server_deleted_is_never_restored(site: Site)
 
 async def test_reads_during_a_resync_are_complete(site: Site) -> None:
     one = await site.holder()
-    await begin(one, "b", 2 * ROWS_A_CALL)
-    await one.record_results("b", [failed(task) for task in range(ROWS_A_CALL + 1)])
+    rows = 2 * ROWS_A_CALL + 1
+    await begin(one, "b", rows + 1)
+    await one.record_results("b", [failed(task) for task in range(rows)])
     site.forget()
     found: list[int | None] = []
 
@@ -186,7 +187,7 @@ async def test_reads_during_a_resync_are_complete(site: Site) -> None:
         while one._session._resyncs == 1:
             reads.start_soon(read)
             await anyio.sleep(0.0005)
-    assert set(found) == {ROWS_A_CALL + 1}
+    assert set(found) == {rows}
 
 
 async def test_result_of_an_ended_batch_that_is_gone_does_not_restore_it(site: Site) -> None:
