@@ -286,6 +286,8 @@ async def test_permit_abandoned_after_a_lost_call_is_not_freed(site: Site, is_ow
     assert [each.permit for each in await other.orphans("acme")] == [permit]
     assert await state(other) == (1, 0)
     assert permit not in holder._mirror.permits
+    await holder.abandon(permit)
+    assert [each.permit for each in await other.orphans("acme")] == [permit]
 
 
 async def test_permit_adopted_by_a_call_without_reply_stays_an_orphan(site: Site) -> None:
