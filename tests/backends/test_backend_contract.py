@@ -245,6 +245,14 @@ async def test_admin_limit_persists(world: World) -> None:
     assert [each.limit for each in await staying.semaphores() if each.name == "team"] == [8]
 
 
+async def test_limit_set_without_the_admin_key_disappears_with_its_name(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await leaving.register("team", 7)
+    await leaving.resize("team", 9)
+    await leaving.close()
+    assert [each.name for each in await staying.semaphores()] == [OWN]
+
+
 @pytest.mark.parametrize(
     "prompt", ["a red car", '"一只猫" \\ \n🦊', "\\" * 5_000, "é🦊" * 5_000], ids=len
 )
@@ -678,6 +686,17 @@ async def test_only_waiting_tasks_of_a_dead_holder_are_interrupted(
     }
 
 
+async def test_interrupted_task_is_recorded_with_its_prompt_and_filename(world: World) -> None:
+    staying, leaving = await world.holder(), await world.open()
+    await take_all(staying, await begin(staying, "of another", 1))
+    await begin(leaving, "b", 2, prompt="a red car")
+    await leaving.close()
+    found = [
+        (row.task_index, row.prompt, row.output_filename) for row in await staying.results("b")
+    ]
+    assert found == [(0, "a red car 0", "0.png"), (1, "a red car 1", "1.png")]
+
+
 async def test_task_without_prompt_has_no_prompt_in_journal_and_results(
     world: World,
 ) -> None:
@@ -811,6 +830,16 @@ async def test_recording_results_evicts_older_batches(world: World) -> None:
         await backend.record_results(name, [row])
         assert await batch_ids(backend) == [name]
         assert await backend.results(name) == [row]
+
+
+async def test_results_evict_older_batches_at_once(world: World) -> None:
+    backend = await world.holder(journal_bytes=3 * MIB)
+    await begin(backend, "old", 1, prompt="p")
+    await end(backend, "old")
+    await begin(backend, "young", 1, prompt="p")
+    row = failed(0).model_copy(update={"error": "x" * (4 * MIB)})
+    await backend.record_results("young", [row])
+    assert await batch_ids(backend) == ["young"]
 
 
 async def test_batch_with_a_running_attempt_is_not_evicted(world: World) -> None:

@@ -205,6 +205,31 @@ async def test_re_enqueued_entry_adds_starts_served_in_turn(world: World) -> Non
     assert served == ["c", "d", "c", "c"]
 
 
+async def test_new_entry_is_served_after_all_that_have_waited(world: World) -> None:
+    one = await world.holder(limit=1)
+    admission = await begin(one, "a", 9)
+    for entry in ("b", "c"):
+        await begin(one, entry, 9)
+    served = []
+    for number in range(10):
+        if number == 4:
+            await begin(one, "new", 9)
+        (permit,) = await take_all(one, admission, number)
+        served.append(admission.offers[0].entry)
+        admission = await one.release(permit)
+    assert served == ["a", "a", "b", "c", "a", "b", "c", "a", "new", "b"]
+
+
+async def test_rate_slots_of_a_closing_holder_return_to_its_account(world: World) -> None:
+    staying, leaving = await world.holder(limit=99, per_minute=6), await world.open()
+    await leaving.declare_limit(OWN, 99, per_minute=6)
+    offered = len((await begin(leaving, "theirs", 50)).offers)
+    assert 0 < offered < 50
+    assert (await begin(staying, "mine", 50)).offers == ()
+    await leaving.close()
+    assert len((await staying.admit()).offers) == offered
+
+
 async def test_entries_receive_offers_round_robin(world: World) -> None:
     backend = await world.holder(limit=2)
     permits = await take_all(backend, await begin(backend, "b1", 9))

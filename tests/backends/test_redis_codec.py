@@ -435,6 +435,7 @@ CERTIFICATE = "has a certificate that this machine does not trust: set SSL_CERT_
         (exceptions.ResponseError("a script: -MOVED 1 h:2"), CLUSTER),
         (exceptions.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] no"), CERTIFICATE),
         (exceptions.ConnectionError(" Connection refused. "), "used (Connection refused): no work"),
+        (exceptions.ConnectionError("it was not sent."), "cannot be used (it was not sent): no"),
         (exceptions.ConnectionError(""), "cannot be used (ConnectionError): no work begins until"),
         (TimeoutError(), "cannot be used (no answer within 1 s): no work begins until it can, and"),
         (OSError("nothing"), "cannot be used (nothing): no work begins"),

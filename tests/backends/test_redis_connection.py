@@ -1,5 +1,7 @@
 """The connection to Redis: cut connections, lost responses, passwords, TLS and call coalescing."""
 
+import asyncio
+import logging
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,10 +21,16 @@ from backends.link import Link, link_to
 from backends.servers import KINDS, RunningServer
 from backends.steps import OWN, attempt, begin, failed, finish, state, take_all
 from replicate_mcp.app.composition import open_backend
+from replicate_mcp.backends.redis import connection
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.redis.connection import Address, RedisConnection, masked
 from replicate_mcp.batches.journal import IdempotencyKey, IdempotencyKeyExists
-from replicate_mcp.errors import BackendUnavailable, UnknownSemaphore
+from replicate_mcp.errors import (
+    BackendUnavailable,
+    InvalidInput,
+    ReplicateMcpError,
+    UnknownSemaphore,
+)
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
 
@@ -102,6 +110,20 @@ async def test_enqueue_and_dequeue_with_lost_response_are_applied_once(
     with pytest.raises(BackendUnavailable):
         await one.enqueue(entry)
     assert sum(await state(one, "team")) == 1
+
+
+async def test_failed_read_does_not_hide_that_a_call_before_may_have_been_applied(
+    linked: Linked,
+) -> None:
+    _, link, one = linked
+    await one.register("team", 1)
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await one.enqueue(QueueEntry("contexts", ("team",), None, 3))
+    link.lose_answers(2)
+    with pytest.raises(BackendUnavailable):
+        await one.get_batch("b")
+    assert await state(one, "team") == (0, 0)
 
 
 async def test_repeated_dequeue_is_applied_once(linked: Linked) -> None:
@@ -342,11 +364,13 @@ async def test_only_a_wakeup_of_the_own_holder_ends_the_wait(
 ) -> None:
     server, running = listening
     with running.client as client:
+        before = [each["id"] for each in client.client_list("pubsub")]
         assert client.publish("{wakes}:wake:another", "") == 0
         assert not await wakes(server, 0.05)
         assert client.publish("{wakes}:wake:me", "") == 1
         assert await wakes(server, 5)
         assert not await wakes(server, 0.05)
+        assert [each["id"] for each in client.client_list("pubsub")] == before, "not anew"
 
 
 async def test_wakeups_are_received_again_after_their_connection_was_cut(
@@ -361,6 +385,29 @@ async def test_wakeups_are_received_again_after_their_connection_was_cut(
             assert await wakes(server, 5)
 
 
+async def test_wakeups_are_awaited_while_the_server_is_unreachable(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_SECONDS", 0.01)
+    caplog.set_level(logging.DEBUG)
+
+    async def failed_again() -> bool:
+        return any("cannot be used" in message for message in caplog.messages)
+
+    async with link_to(fleet.server) as link:
+        server = RedisConnection(Address.parse(fleet.server.url(fleet.prefix, port=link.port)))
+        await server.listen("me")
+        await link.cut()
+        async with anyio.create_task_group() as group:
+            group.start_soon(server.wait_for_wakeup, "me")
+            await until(failed_again)
+            await link.restore()
+        with fleet.server.client as client:
+            assert client.publish(fleet.key("wake:me"), "") == 1
+        assert await wakes(server, 5)
+        await server.close()
+
+
 async def test_closing_a_holder_leaves_no_connection(
     listening: tuple[RedisConnection, RunningServer],
 ) -> None:
@@ -373,6 +420,46 @@ async def test_closing_a_holder_leaves_no_connection(
             return bool(client.pubsub_numsub("{wakes}:wake:me") == [("{wakes}:wake:me", 0)])
 
         await until(is_gone)
+
+
+async def test_cancelled_attempt_to_connect_closes_its_connection() -> None:
+    closed = anyio.Event()
+
+    async def answer_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # Until the client closes the connection.
+        closed.set()
+        writer.close()
+
+    silent = await asyncio.start_server(answer_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    server = RedisConnection(Address.parse(f"redis://127.0.0.1:{port}/0"))
+    with anyio.move_on_after(0.05) as tried:
+        await server.listen("me")
+    assert tried.cancelled_caught
+    with anyio.fail_after(5):
+        await closed.wait()
+    await server.close()
+    silent.close()
+
+
+async def test_cancelled_opening_closes_its_connections(fleet: Fleet) -> None:
+    with fleet.server.client as client:
+        client.client_pause(5_000, all=False)  # Scripts wait, subscriptions do not.
+
+        async def listens() -> bool:
+            return bool(client.pubsub_channels(fleet.key("wake:*")))
+
+        async def is_gone() -> bool:
+            return not await listens()
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(RedisBackend.open, fleet.server.url(fleet.prefix))
+                await until(listens)
+                group.cancel_scope.cancel()
+            await until(is_gone)
+        finally:
+            client.client_unpause()
 
 
 # Calls that wait for the same lock.
@@ -395,7 +482,7 @@ class Queue:
             with scope or anyio.CancelScope():
                 try:
                     self.answers[name] = await step()
-                except (BackendUnavailable, IdempotencyKeyExists, UnknownSemaphore) as error:
+                except (IdempotencyKeyExists, ReplicateMcpError) as error:
                     self.answers[name] = error
 
         self._group.start_soon(answer)
@@ -457,6 +544,16 @@ async def test_each_coalesced_batch_gets_its_own_response(fleet: Fleet) -> None:
     assert b2.batch_id == "b1"
     assert isinstance(b3, UnknownSemaphore)
     assert await one.get_batch("b2") is None
+
+
+async def test_key_that_cannot_be_sent_is_refused_before_it_is_coalesced(fleet: Fleet) -> None:
+    one = await fleet.holder()
+    invalid = IdempotencyKey("\ud800", "digest")
+    async with anyio.create_task_group() as group, waiting(one, group) as queue:
+        queue.ask("b1", lambda: begin(one, "b1", 1))
+        queue.ask("b2", lambda: begin(one, "b2", 1, key=invalid))
+    assert isinstance(queue.answers["b1"], AdmissionResult)
+    assert isinstance(queue.answers["b2"], InvalidInput)
 
 
 async def test_calls_coalesced_with_a_failed_call_are_still_answered(

@@ -14,6 +14,7 @@ from replicate_mcp.backends.redis.connection import LEASE_SECONDS
 from replicate_mcp.backends.redis.session import RENEWALS_A_LEASE
 from replicate_mcp.batches.recovery import IDLE_POLL_SECONDS
 from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.names import account_semaphore
 from replicate_mcp.semaphores.permit_store import QueueEntry
 
@@ -320,6 +321,7 @@ async def quiet(site: Site, one: RedisBackend) -> None:
     await one._session.renew()
     assert one._session.has_no_orphans
     one._session._quiet_until = float("-inf")
+    assert not one._session.has_no_orphans, "the time is over"
     assert await renew_quickly(one)
     with counted(site.server) as commands:
         assert await one.orphans("acme") == []
@@ -362,6 +364,32 @@ async def test_poll_is_a_call_again_when_the_first_lease_ends(site: Site) -> Non
             return [each.permit for each in await one.orphans("acme")] == [permit]
 
         await until(found)
+
+
+@pytest.mark.parametrize("quickly", [False, True])
+async def test_renewal_tells_until_when_no_orphan_can_be_unannounced(
+    site: Site, quickly: bool
+) -> None:
+    await settled(site)
+    one, other = await site.holder(), await site.holder()
+    (permit,) = await take_all(other, await begin(other, "b", 1))
+
+    async def quiet_for() -> float:
+        one._session._quiet_until = float("-inf")
+        await (renew_quickly(one) if quickly else one._session.renew())
+        return one._session._quiet_until - steady_time()
+
+    assert 55 < await quiet_for() <= 60, "until their own leases end"
+    site.set_lease(other, site.now() + 5)
+    assert 3 < await quiet_for() <= 5
+    site.set_lease(other, site.now() - 5)
+    assert -2 < await quiet_for() <= 0
+    await other.admit()
+    await other.abandon(permit)
+    site.set_lease(other, site.now() + 50)
+    assert -2 < await quiet_for() <= 0
+    assert await one.adopt(permit)
+    assert 40 < await quiet_for() <= 50
 
 
 async def test_poll_is_a_call_after_messages_may_have_been_lost(site: Site) -> None:

@@ -7,6 +7,7 @@ from replicate_mcp.backends.redis.encoding import attempt_fingerprint, encode_in
 from replicate_mcp.backends.redis.mirror import (
     ENDED_BATCH_TTL_SECONDS,
     MAX_ENDED_BATCH_BYTES,
+    RATE_FIELDS,
     Mirror,
     MirroredBatch,
     MirroredEntry,
@@ -247,6 +248,29 @@ def test_mirror_keeps_unchanged_rates_and_drops_those_the_server_lacks() -> None
     mirror.set_shared_limits([], [("acme", "c", first, "60")], [])
     assert mirror.rate_digests() == {"acme": "c"}
     assert mirror.encode()["rates"] == [{"account": "acme", "values": ["60", *["0"] * 16]}]
+
+
+def test_all_fields_of_a_rate_are_mirrored_by_name() -> None:
+    mirror = Mirror(Clock())
+    fields = [text for place, name in enumerate(RATE_FIELDS) for text in (name, str(place))]
+    mirror.set_shared_limits([], [("acme", "a", *fields)], [])
+    values = [str(place) for place in range(len(RATE_FIELDS))]
+    assert mirror.encode()["rates"] == [{"account": "acme", "values": values}]
+
+
+def test_new_batch_is_mirrored_as_not_canceled() -> None:
+    mirror = with_batch()
+    assert not mirror.batches["b"].canceled
+
+
+def test_claimed_prediction_is_encoded_with_its_permit() -> None:
+    mirror = with_batch()
+    mirror.add_attempt(5, attempt("b", 0), 600, now=100.0)
+    (encoded,) = mirror.encode()["permits"]
+    assert "prediction" not in encoded["record"]
+    mirror.permits[5].prediction = "p1"
+    (encoded,) = mirror.encode()["permits"]
+    assert encoded["record"]["prediction"] == "p1"
 
 
 def test_lease_renewal_and_write_chunk_constants() -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from backends.conftest import Site
 from backends.steps import begin, failed
+from backends.test_redis_mirror import add
 from replicate_mcp.backends.redis.connection import Address, RedisConnection
-from replicate_mcp.backends.redis.mirror import Mirror
+from replicate_mcp.backends.redis.encoding import encode_row
+from replicate_mcp.backends.redis.mirror import ENDED_BATCH_TTL_SECONDS, Mirror
 from replicate_mcp.backends.redis.session import Session
 from replicate_mcp.errors import BackendUnavailable
 
@@ -135,7 +137,22 @@ async def test_state_loss_is_logged_once(site: Site, caplog: pytest.LogCaptureFi
     assert caplog.messages == []
     site.forget("permits")
     await one.admit()
+    one._session.invalidate()
     await one.admit()
     assert len(caplog.messages) == 1
     assert "lost its state or was restarted" in caplog.messages[0]
     assert "nothing is started for 60 s" in caplog.messages[0]
+
+
+async def test_renewal_drops_ended_batches_from_the_mirror_after_an_hour(site: Site) -> None:
+    clock = Own()
+    server, mirror = at(site.server.url(site.prefix), 60.0), Mirror(clock)
+    add(mirror, "b")
+    mirror.add_results("b", [encode_row(failed(0))])
+    membership = Session(server, mirror, "label")
+    await membership.renew()
+    assert list(mirror.batches) == ["b"]
+    clock.now += ENDED_BATCH_TTL_SECONDS + 1
+    await membership.renew()
+    assert mirror.batches == {}
+    await server.close()

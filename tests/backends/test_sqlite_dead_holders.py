@@ -233,8 +233,12 @@ async def test_attempts_are_orphans_once_their_process_is_dead(machine: Machine)
     await machine.die(running)
     assert has_orphans(path)
     assert has_orphans(path), "the search changes nothing"
-    await (await machine.open()).close()
+    living = await machine.open()
     assert has_orphans(path), "its process is not registered any more"
+    await living.declare_limit(OWN, 3, per_minute=60_000)
+    assert await take_all(living, await begin(living, "b2", 1))
+    assert has_orphans(path), "beside an attempt of a living process"
+    await living.close()
 
 
 async def test_offers_and_permits_without_an_attempt_are_no_orphans(machine: Machine) -> None:

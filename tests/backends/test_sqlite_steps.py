@@ -12,7 +12,8 @@ from backends.steps import OWN, begin, failed, finish, state, take_all
 from replicate_mcp.backends.sqlite import backend as backend_module
 from replicate_mcp.backends.sqlite import database
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
-from replicate_mcp.errors import BackendUnavailable
+from replicate_mcp.cpu_bound import INLINE_BYTES
+from replicate_mcp.errors import BackendUnavailable, InvalidInput
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ async def test_transaction_that_fails_midway_is_rolled_back(backend: SqliteBacke
         await backend._step(fail)
     assert await backend.usage_by_holder() == before
     await finish(backend, permit, "b", failed(0))
+
+
+@pytest.mark.parametrize("characters", [1, 2 * INLINE_BYTES], ids=["inline", "in a thread"])
+async def test_name_that_cannot_be_stored_is_refused(
+    backend: SqliteBackend, characters: int
+) -> None:
+    with pytest.raises(InvalidInput, match="half a character"):
+        await begin(backend, "\ud800", 1, prompt="x" * characters)
+    assert await backend.list_batches(["server"]) == []
+    assert await state(backend) == (0, 0)
 
 
 async def test_transaction_that_never_gets_the_lock_raises_after_its_timeout(

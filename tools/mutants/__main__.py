@@ -25,7 +25,7 @@ from tools.mutants.forked import Verdict, ask_to_end, exit_when_asked, fork, log
 from tools.mutants.hot import HotRun
 from tools.mutants.kept import ModuleResult, Survivor
 from tools.mutants.lua_mutants import lua_mutants
-from tools.mutants.mutant import ROOT, Mutant, Source
+from tools.mutants.mutant import PACKAGE, ROOT, Mutant, Source
 from tools.mutants.python_mutants import python_mutants
 
 TABLE = tomllib.loads(Path(__file__).with_name("tests.toml").read_text("utf-8"))
@@ -72,12 +72,17 @@ def main() -> int:
         "only", nargs="*", help="modules or packages, such as batches/reconciliation"
     )
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is kept")
+    parser.add_argument(
+        "--survivors",
+        action="store_true",
+        help="after adding tests: run only the named modules' mutants that no test noticed",
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     exit_when_asked()
     if not arguments.report:
         for group in _groups():
-            _run(group, arguments.only)
+            _run(group, arguments.only, survivors_only=arguments.survivors)
     return _conclude(arguments.only)
 
 
@@ -85,7 +90,7 @@ def _groups() -> Iterator[Group]:
     return (Group(**group) for group in TABLE["group"])
 
 
-def _run(group: Group, only: Sequence[str]) -> None:
+def _run(group: Group, only: Sequence[str], *, survivors_only: bool) -> None:
     results = kept.load()
     sources = []
     for source in map(Source.read, group.modules):
@@ -99,12 +104,23 @@ def _run(group: Group, only: Sequence[str]) -> None:
         source.module: lua_mutants(source) if source.is_lua else python_mutants(source)
         for source in sources
     }
+    if survivors_only:
+        mutants = {
+            module: kept.survivors_among(each, results[module])
+            for module, each in mutants.items()
+            if module in results
+        }
+        sources = [each for each in sources if mutants.get(each.module)]
+        if not sources:
+            return
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         for result in _hot_results(group, sources, mutants, Path(name)):
             if "error" in result:
                 sys.exit(f"{group.tests}: {result['error']}\n{(Path(name) / 'log').read_text()}")
             if "module" in result:
-                _finish(group, result, mutants[result["module"]], Path(name))
+                source = next(each for each in sources if each.module == result["module"])
+                tried = results[source.module].mutants if survivors_only else None
+                _finish(group, source, result, mutants[source.module], Path(name), tried)
             else:
                 print(f"{result['tests']} tests; left out: {result['left_out'] or 'none'}")
 
@@ -145,8 +161,24 @@ def _hot_results(
         ask_to_end(child)
 
 
-def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder: Path) -> None:
-    """Run the mutants that the hot process could not apply, and save the results."""
+def _finish(
+    group: Group,
+    source: Source,
+    result: dict[str, Any],
+    mutants: list[Mutant],
+    folder: Path,
+    tried_before: int | None,
+) -> None:
+    """Run the mutants that the hot process could not apply, and save the results.
+
+    Args:
+        group: group of the module.
+        source: module.
+        result: result of the hot process.
+        mutants: mutants that were run.
+        folder: folder for temporary files.
+        tried_before: number of the module's mutants if `mutants` are only its survivors.
+    """
     begun = time.monotonic()
     verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
     if Verdict.NOT_APPLIED in verdicts:
@@ -160,19 +192,22 @@ def _finish(group: Group, result: dict[str, Any], mutants: list[Mutant], folder:
         if verdict in (Verdict.SURVIVED, Verdict.UNREACHED)
     ]
     results = kept.load()
-    module = result["module"]
-    tried = len(mutants) - verdicts.count(Verdict.INVALID)
+    module = source.module
+    tried = tried_before or len(mutants) - verdicts.count(Verdict.INVALID)
     results[module] = ModuleResult(
-        group.digest(mutants[0].source),
+        group.digest(source),
         tried,
         kept.with_reasons(survivors, results.get(module)),
     )
     kept.save(results)
+    if not tried:
+        print(f"{module}: no mutants", flush=True)
+        return
     timed_out = verdicts.count(Verdict.TIMED_OUT)
     took = result["seconds"] + time.monotonic() - begun
     print(
         f"{module}: {kept.score([results[module]]):.0f}%, {len(survivors)} of {tried} not "
-        f"noticed, {timed_out} by time-out, {took / tried:.2f} s each",
+        f"noticed, {timed_out} by time-out, {took / len(mutants):.2f} s each",
         flush=True,
     )
 
@@ -181,7 +216,7 @@ def _conclude(only: Sequence[str]) -> int:
     """Print the scores and return 1 if any is too low or a survivor has no reason."""
     results = kept.load()
     packages: dict[str, list[ModuleResult]] = {}
-    failures = []
+    failures = [f"{module} is in no group of tests.toml" for module in _unlisted()]
     for group in _groups():
         for module in group.modules:
             if only and not _is_named(module, only):
@@ -207,6 +242,19 @@ def _conclude(only: Sequence[str]) -> int:
             failures.append(f"{package} is under its bound")
     print("\n".join(failures))
     return 1 if failures else 0
+
+
+def _unlisted() -> list[str]:
+    """Return the modules in the packages of `tests.toml` that are in none of its groups."""
+    listed = {module for group in _groups() for module in group.modules}
+    folders = {(PACKAGE / module).parent for module in listed} - {PACKAGE}
+    files = [file for folder in folders for file in folder.iterdir()]
+    found = [
+        file.relative_to(PACKAGE).as_posix().removesuffix(".py")
+        for file in files
+        if file.suffix in (".py", ".lua") and file.stem != "__init__"
+    ]
+    return sorted(set(found) - listed)
 
 
 def _is_named(module: str, only: Sequence[str]) -> bool:

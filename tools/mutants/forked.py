@@ -40,8 +40,12 @@ class Outcome:
 
 
 def patience(seconds: float) -> float:
-    """Return the timeout of a test that takes `seconds` without a mutant."""
-    return MIN_TEST_SECONDS + SLOWDOWN * seconds
+    """Return the timeout of a test that takes `seconds` without a mutant.
+
+    It is longer while more processes than cores compete for the machine.
+    """
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return (MIN_TEST_SECONDS + SLOWDOWN * seconds) * max(1.0, load)
 
 
 def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:

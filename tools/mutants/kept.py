@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.mutants.mutant import Mutant
+
 KEPT = Path(__file__).with_name("survivors.toml")
 
 EQUIVALENT = "equivalent"
@@ -117,6 +119,12 @@ def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list
         )
         for each in found
     ]
+
+
+def survivors_among(mutants: Iterable[Mutant], before: ModuleResult) -> list[Mutant]:
+    """Return the mutants that survived before."""
+    changes = {(each.function, each.change) for each in before.survivors}
+    return [each for each in mutants if (each.function, each.change) in changes]
 
 
 def _quoted(text: str) -> str:

@@ -145,8 +145,13 @@ class RedisAttempts(RedisStore):
     async def abandon(self, permit: int) -> None:
         """Abandon a permit, so that a process that can follow its prediction adopts it."""
         async with self._session.lock() as session:
-            self._mirror.permits.pop(permit, None)
+            kept = self._mirror.permits.get(permit)
+            if kept is not None and kept.entry not in self._mirror.batches:
+                # Abandoned in any case: if not by this call, then by the next resync. Of a batch of
+                # this process, a resync would free the permit instead, as of a task never sent.
+                del self._mirror.permits[permit]
             await session.call("abandon", permit=str(permit))
+            self._mirror.permits.pop(permit, None)
 
     async def has_lost_state(self, account: str) -> bool:
         """Return whether the account's running predictions must be imported now.

@@ -327,6 +327,7 @@ function commands.adopt()
   if not record then return {} end
   if record.holder ~= me then
     if not holders.is_orphaned(record) then return {} end
+    record.adopted = true
     permits.give_to(args.permit, record, me)
   end
   return {permits.encode(args.permit, record)}

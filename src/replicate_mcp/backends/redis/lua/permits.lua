@@ -2,7 +2,8 @@
 --
 -- A permit's record: entry, holder, semaphores, account, limited (its entry has a limit of its
 -- own), taken_at; with an attempt also task, cancel_after, fingerprint, ends_by (0 once its units
--- were released), images, and prediction if known. An offer has offered_at instead of taken_at.
+-- were released), images, prediction if known, and adopted (it was sent, by another holder or
+-- before). An offer has offered_at instead of taken_at.
 
 -- Rates
 

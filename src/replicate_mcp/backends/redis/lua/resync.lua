@@ -58,7 +58,7 @@ local function sync_permits(same, batches)
   for permit, record in each_record(key.permits) do
     if record.holder == me then
       permits.index(permit, record)
-      if not mine[permit] and record.task and not batches[record.entry] then
+      if not mine[permit] and record.task and (record.adopted or not batches[record.entry]) then
         permits.give_to(permit, record, '')  -- Left to recovery, whatever it was.
       elseif not mine[permit] then
         permits.free(permit, false)
