@@ -50,7 +50,7 @@ _COLUMNS: Sequence[tuple[str, str, Callable[[Fleet], float]]] = (
     ("a task:\ncommands", "{:.0f}", lambda each: each.task_commands),
     ("\nCPU ms", "{:.2f}", lambda each: each.task_cpu_ms),
     ("batch\ns", "{:.1f}", lambda each: each.batch_seconds),
-    ("freed\ns", "{:.1f}", lambda each: each.freed_seconds),
+    ("freed\ns", "{:.2f}", lambda each: each.freed_seconds),
 )
 
 
