@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from functools import partial
 from typing import Any, ClassVar
@@ -215,7 +215,7 @@ async def test_gateway_closes_its_connections_in_any_state() -> None:
     assert closed() == [21.0, 21.0]
 
 
-async def together(handle: Callable[[Transport], Awaitable[None]], count: int) -> None:
+async def together(handle: Callable[[Transport], Coroutine[Any, Any, None]], count: int) -> None:
     """Run `handle` `count` times at once; the responses arrive together once all were requested."""
     arrived, transport = anyio.Event(), Transport(URL)
 
