@@ -58,7 +58,7 @@ adapters: $(READY)  ## The MCP adapters of other frameworks, each in an environm
 benchmarks: $(READY)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-pictures: $(READY)  ## The README's, of real runs, in a quarter of an hour; needs npm and a Chromium.
+pictures: $(READY)  ## The README's, of real runs, in half an hour; needs npm and a Chromium.
 	@$(BIN)/python pictures/make.py
 
 wheel: $(READY)  ## dist/replicate_mcp-VERSION-py3-none-any.whl and .tar.gz: what PyPI would get.

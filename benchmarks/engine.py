@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for running this file dire
 
 from benchmarks.measuring.bounds import bounds
 from benchmarks.measuring.comparison import compare
+from benchmarks.measuring.fleet_results import read_fleets
 from benchmarks.measuring.scenario import FULL, PATIENCE_SECONDS, QUICK
 from benchmarks.measuring.table import conditions, figures, outcome
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="of each scenario; else 1, and 3 with --full")
     parser.add_argument("--backend", default="sqlite", help="of the engine; sqlite in a new file")
     parser.add_argument("--plot", type=Path, default=PLOT, help="benchmarks/results/engine.png")
+    parser.add_argument("--fleet", type=Path, help="figures that fleet.py has written, to draw too")
     options = parser.parse_args()
     runs = options.runs or (3 if options.full else 1)
     patience = None if options.full else PATIENCE_SECONDS
@@ -51,7 +53,8 @@ def main() -> int:
 
     from benchmarks.measuring.plot import draw  # not for the contestants
 
-    draw(comparisons, options.plot, about=about)
+    fleet = read_fleets(options.fleet)["redis"] if options.fleet else ()
+    draw(comparisons, options.plot, about=about, fleet=fleet)
     rest = "" if options.full else " Every limit, and 10,000 tasks at once: --full."
     console.print(f"The plot is in {options.plot}.{rest}", soft_wrap=True)
     return 1 if any(bound.broken for bound in found) else 0

@@ -1,4 +1,4 @@
-"""Servers that share one Redis: many in each of a few processes, idle but for one of them."""
+"""Servers that share one store: many in each of a few processes, idle but for one of them."""
 
 import asyncio
 import multiprocessing
@@ -12,13 +12,12 @@ from multiprocessing.synchronize import Event as ProcessEvent
 import anyio
 from anyio.abc import TaskStatus
 
-from backends.servers import RunningServer, open_for_admission, running_server
-from benchmarks.measuring.cost import seconds_without_core
 from benchmarks.measuring.crew import PATIENCE_SECONDS, Crew, Step
-from benchmarks.measuring.sharing import ACCOUNT, LIMIT, settings_for
+from benchmarks.measuring.fleet_results import Fleet
+from benchmarks.measuring.fleet_stores import OwnSpending, Spent, running_store, together
+from benchmarks.measuring.sharing import LIMIT, settings_for
 from replicate_mcp.app.app import App
 from replicate_mcp.app.preparation import BatchRequest
-from replicate_mcp.backends.redis.connection import LEASE_SECONDS
 from replicate_mcp.semaphores.context_permits import ContextPermit
 from replicate_mcp.settings import Settings
 from replicate_mcp.simulator import Simulator
@@ -27,48 +26,8 @@ PROCESSES = 4
 TASKS = 400
 PREDICT_SECONDS = 0.5
 
-_SETTLING_SECONDS = LEASE_SECONDS + 5
-"""By then, the processes of the generation before have been declared dead."""
-
 _IDLE_SECONDS = 20.0
 _HELD = "held-by-a-dead-process"
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a server has spent since its start, and the time of reading."""
-
-    commands: int
-    cpu_seconds: float
-    waited_seconds: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """Figures of servers that share one Redis.
-
-    Attributes:
-        servers: number of servers.
-        idle_commands: commands a second while all are idle, those of scripts included.
-        idle_cpu: share of one core that Redis uses meanwhile.
-        held_up: share of that time for which Redis waited for a core.
-        join_ms: duration of another server's joining.
-        task_commands: commands a task of one server's batch, without those of the idle servers.
-        task_cpu_ms: Redis's CPU time a task, likewise.
-        batch_seconds: duration of the batch.
-        freed_seconds: time from the death of a process until a waiting one has its permit.
-    """
-
-    servers: int
-    idle_commands: float
-    idle_cpu: float
-    held_up: float
-    join_ms: float
-    task_commands: float
-    task_cpu_ms: float
-    batch_seconds: float
-    freed_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +37,39 @@ class _Times:
     granted_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one process of the crew measured: its own spending, and the times if it leads."""
+
+    spent: list[Spent]
+    times: _Times | None
+
+
 def measure(crew: Crew, simulator: Simulator, *, kind: str, servers: int) -> Fleet:
-    """Start `servers` servers on a new Redis or Valkey, and measure."""
+    """Start `servers` servers on a new store of a kind, and measure."""
     simulator.reset()
-    with running_server(kind) as redis:
-        anyio.run(open_for_admission, redis, "replicate-mcp", ACCOUNT)
-        settings = settings_for(simulator.url, redis.url())
+    with running_store(kind) as store:
+        settings = settings_for(simulator.url, store.url)
         spent: list[Spent] = []
         killed_at: list[float] = []
 
+        def read() -> None:
+            if store.server is not None:
+                spent.append(store.server())
+
         def lead(step: Step) -> None:
             step.wait()  # All have joined.
-            time.sleep(_SETTLING_SECONDS)
-            spent.append(_spent(redis))
+            time.sleep(store.settling_seconds)
+            step.wait()  # All are idle.
+            read()
             time.sleep(_IDLE_SECONDS)
-            spent.append(_spent(redis))
+            read()
             step.wait()  # Another one joins, and leaves.
             step.wait()
-            spent.append(_spent(redis))
+            read()
             step.wait()  # One runs a batch.
             step.wait()
-            spent.append(_spent(redis))
+            read()
             with _holding_process(settings) as kill:
                 step.wait()  # One waits for the permit of a process that dies.
                 time.sleep(1)
@@ -106,9 +77,13 @@ def measure(crew: Crew, simulator: Simulator, *, kind: str, servers: int) -> Fle
                 killed_at.append(time.monotonic())
                 step.wait()
 
-        counts = [len(range(number, servers, PROCESSES)) for number in range(PROCESSES)]
-        times, *_ = crew.run(PROCESSES, partial(_take_part, settings, counts), lead)
+        processes = processes_for(kind, servers)
+        counts = [len(range(number, servers, processes)) for number in range(processes)]
+        parts = crew.run(processes, partial(_take_part, settings, counts), lead)
+    if not spent:
+        spent = [together(each) for each in zip(*(part.spent for part in parts), strict=True)]
     idle, batch = _Difference(spent[0], spent[1]), _Difference(spent[2], spent[3])
+    times = parts[0].times
     assert times is not None
     return Fleet(
         servers=servers,
@@ -123,21 +98,17 @@ def measure(crew: Crew, simulator: Simulator, *, kind: str, servers: int) -> Fle
     )
 
 
+def processes_for(kind: str, servers: int) -> int:
+    """Return the number of processes: one a server with SQLite, whose locks are a process's."""
+    return servers if kind == "sqlite" else min(servers, PROCESSES)
+
+
 class _Difference:
     def __init__(self, before: Spent, after: Spent) -> None:
         self.seconds = after.at - before.at
         self.commands = after.commands - before.commands
         self.commands_a_second = self.commands / self.seconds
         self.cpu = (after.cpu_seconds - before.cpu_seconds) / self.seconds
-
-
-def _spent(redis: RunningServer) -> Spent:
-    with redis.client as client:
-        cpu, stats = client.info("cpu"), client.info("commandstats")
-        waited_seconds = seconds_without_core(client.info("server")["process_id"])
-    commands = sum(each["calls"] for each in stats.values())
-    cpu_seconds = cpu["used_cpu_user"] + cpu["used_cpu_sys"]
-    return Spent(commands, cpu_seconds, waited_seconds, time.monotonic())
 
 
 @contextmanager
@@ -166,27 +137,34 @@ def _hold(settings: Settings, holds: ProcessEvent) -> None:
     asyncio.run(run())
 
 
-def _take_part(settings: Settings, counts: list[int], number: int, step: Step) -> _Times | None:
+def _take_part(settings: Settings, counts: list[int], number: int, step: Step) -> _Part:
     return asyncio.run(_part(settings, counts[number], step, leads=number == 0))
 
 
-async def _part(settings: Settings, count: int, step: Step, *, leads: bool) -> _Times | None:
+async def _part(settings: Settings, count: int, step: Step, *, leads: bool) -> _Part:
+    own, spent = OwnSpending(), list[Spent]()
     async with anyio.create_task_group() as group:
         for _ in range(count - leads):
             await group.start(_serve, settings)
         async with _joined(settings) as app:
             await step.reached()  # All have joined.
-            await step.reached()  # The idle servers were measured.
+            await step.reached()  # All are idle.
+            spent.append(own.read())
+            await anyio.sleep(_IDLE_SECONDS)
+            spent.append(own.read())
+            await step.reached()
             join_seconds = await _join(settings) if leads else 0.0
             await step.reached()
             await step.reached()  # One runs a batch.
+            spent.append(own.read())
             batch_seconds = await _run_batch(app) if leads else 0.0
             await step.reached()
+            spent.append(own.read())
             await step.reached()  # A process has a permit, and dies.
             granted_at = await _acquire(app) if leads else 0.0
             await step.reached()
         group.cancel_scope.cancel()
-    return _Times(join_seconds, batch_seconds, granted_at) if leads else None
+    return _Part(spent, _Times(join_seconds, batch_seconds, granted_at) if leads else None)
 
 
 async def _serve(settings: Settings, *, task_status: TaskStatus[None]) -> None:

@@ -1,7 +1,8 @@
 """Plot of the figures, designed for a width of about 800 pixels."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure as Picture
 
 from benchmarks.measuring.bounds import NAIVE_UTILISATION
 from benchmarks.measuring.comparison import Comparison, Figure, median
+from benchmarks.measuring.fleet_results import Fleet
 from benchmarks.measuring.scenario import FIXED, VARYING
 
 _ENGINE, _RAW, _NAIVE = "#1f6feb", "#d9822b", "#8250df"
@@ -35,30 +37,33 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 6,
 }
 
-_Panel = Callable[[Axes, Sequence[Comparison]], None]
 
-
-def draw(comparisons: Sequence[Comparison], path: Path, *, about: str) -> None:
+def draw(
+    comparisons: Sequence[Comparison], path: Path, *, about: str, fleet: Sequence[Fleet] = ()
+) -> None:
     """Write the picture, with panels for the measured scenarios.
 
     Args:
         comparisons: measured comparisons.
         path: path of the picture.
         about: footer with the conditions.
+        fleet: figures of servers that share one Redis, by their number.
     """
-    panels: list[tuple[_Panel, list[Comparison]]] = [
+    choices = [
         (_utilisation, [each for each in comparisons if each.scenario.predict_seconds == VARYING]),
         (_utilisation, [each for each in comparisons if each.scenario.predict_seconds == FIXED]),
         (_late, [each for each in comparisons if each.scenario.late]),
         (_cpu, [each for each in comparisons if not each.scenario.predict_seconds]),
     ]
-    panels = [(panel, measured) for panel, measured in panels if measured]
+    panels = [partial(panel, comparisons=measured) for panel, measured in choices if measured]
+    if fleet:
+        panels += [partial(_idle_commands, fleet=fleet), partial(_task_commands, fleet=fleet)]
     rows = math.ceil(len(panels) / 2)
     with mpl.rc_context(_STYLE):
         picture = Picture(figsize=(8, 2.7 * rows + 0.5), dpi=200, facecolor="white")
         picture.set_layout_engine("constrained", h_pad=0.1, w_pad=0.12)
-        for place, (panel, measured) in enumerate(panels, 1):
-            panel(picture.add_subplot(rows, 2, place), measured)
+        for place, panel in enumerate(panels, 1):
+            panel(picture.add_subplot(rows, 2, place))
         entries, names = picture.axes[0].get_legend_handles_labels()
         picture.legend(entries, names, loc="outside upper center", ncols=len(names), fontsize=10)
         picture.supxlabel(about, fontsize=8, color=_MUTED)
@@ -66,7 +71,7 @@ def draw(comparisons: Sequence[Comparison], path: Path, *, about: str) -> None:
         picture.savefig(path)
 
 
-def _utilisation(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+def _utilisation(axes: Axes, comparisons: list[Comparison]) -> None:
     limits = [each.scenario.limit for each in comparisons]
     seconds = f"{comparisons[0].scenario.predict_seconds}"
     axes.set_title(f"Share of the limit in use, {seconds.replace('-', '–')} s each")
@@ -80,7 +85,7 @@ def _utilisation(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
 
 
-def _late(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+def _late(axes: Axes, comparisons: list[Comparison]) -> None:
     comparison = comparisons[0]
     scenario = comparison.scenario
     axes.set_title(
@@ -100,7 +105,7 @@ def _late(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.grid(axis="x")
 
 
-def _cpu(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+def _cpu(axes: Axes, comparisons: list[Comparison]) -> None:
     axes.set_title("CPU ms an image, at no latency")
     _lines(
         axes,
@@ -111,6 +116,36 @@ def _cpu(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     )
     axes.set_xlabel("images asked for")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
+
+
+def _idle_commands(axes: Axes, fleet: Sequence[Fleet]) -> None:
+    axes.set_title("Redis commands/s of one idle server")
+    _growth(axes, fleet, [each.idle_commands / each.servers for each in fleet], "{:.1f}")
+
+
+def _task_commands(axes: Axes, fleet: Sequence[Fleet]) -> None:
+    axes.set_title("Redis commands of one task")
+    _growth(axes, fleet, [each.task_commands for each in fleet], "{:.0f}")
+
+
+def _growth(axes: Axes, fleet: Sequence[Fleet], heights: Sequence[float], form: str) -> None:
+    """Draw a line with labelled values over the number of servers."""
+    places = _labels([each.servers for each in fleet])
+    axes.plot(places, heights, "o-", color=_ENGINE)
+    for place, height in zip(places, heights, strict=True):
+        axes.annotate(
+            form.format(height),
+            (place, height),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=_ENGINE,
+        )
+    axes.set_xlabel("servers that share it")
+    axes.set_ylim(0, max(heights) * 1.3)
+    axes.margins(x=0.12)
+    axes.grid(axis="y")
 
 
 def _lines(

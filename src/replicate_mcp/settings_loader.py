@@ -155,13 +155,13 @@ def _merged(
 
 def unknown_setting_warnings(names: Iterable[str]) -> dict[str, str]:
     """Return a warning for each name that resembles a setting but is not one."""
-    from difflib import get_close_matches
-
     names, said = list(names), {}
     for name in names:
         like = name.upper()
         if name in SETTING_NAMES or not like.startswith("REPLICATE_"):
             continue
+        from difflib import get_close_matches
+
         is_ours = like.startswith("REPLICATE_MCP_")  # Other names may belong to another program.
         near = get_close_matches(like, SETTING_NAMES, 1, 0.85 if is_ours else 0.9)
         if like in _TOKEN_NAMES and TOKEN not in names:

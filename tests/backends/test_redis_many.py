@@ -169,9 +169,9 @@ async def test_only_the_process_of_an_offer_is_woken(site: Site) -> None:
 # Quick renewals.
 
 
-async def renew_quickly(backend: RedisBackend) -> bool:
+async def renew_quickly(backend: RedisBackend, *, refreshes: bool = False) -> bool:
     async with backend._session.priority_lock() as session:
-        return await session._renew_quickly()
+        return await session._renew_quickly(refreshes=refreshes)
 
 
 async def test_quick_renewal_extends_only_a_lease_that_has_not_ended(site: Site) -> None:
@@ -208,6 +208,57 @@ async def test_quick_renewal_is_refused_before_a_resync(site: Site) -> None:
     assert not await renew_quickly(one)
     await one.admit()
     assert await renew_quickly(one)
+
+
+async def test_quick_renewal_refreshes_what_others_set_once_a_lease(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    await two.register("posters", 3)
+    await two.resize("posters", 5, by_admin=True)
+    await two.set_rate(account_semaphore("acme"), 30)
+    before = one._mirror.encode()
+    assert await renew_quickly(one)
+    assert one._mirror.encode() == before
+    assert await renew_quickly(one, refreshes=True)
+    after = one._mirror.encode()
+    assert [(each["name"], each["units"], each["by_admin"]) for each in after["set"]] == [
+        ("posters", 5, True)
+    ]
+    assert after["rates"] != before["rates"]
+    assert after["rates"] == two._mirror.encode()["rates"]
+
+
+async def test_quick_renewal_works_when_the_memory_is_full(site: Site) -> None:
+    one = await site.holder()
+    site.set_lease(one, site.now() + 5)
+    site.server.configure(maxmemory_policy="noeviction", maxmemory=1)
+    try:
+        assert await renew_quickly(one)
+    finally:
+        site.server.configure(maxmemory=0)
+    with site.server.client as client:
+        ends_at = client.zscore(site.key("leases"), one._session.holder)
+    assert ends_at is not None
+    assert ends_at > site.now() + 50
+
+
+async def test_declarations_are_removed_with_their_process(site: Site) -> None:
+    one, two = await site.holder(limit=9), await site.holder(limit=4)
+    await two.register("posters", 3)
+    with site.server.client as client:
+        assert client.zcard(site.key("declared")) == 1 + 2 * 3
+    own = account_semaphore("acme")
+    assert await limits(one) == {own: 4, "posters": 3}
+    await two.declare_limit(own, 11, per_minute=60_000)
+    assert await limits(one) == {own: 9, "posters": 3}
+    await two.close()
+    site.open.remove(two)
+    with site.server.client as client:
+        assert client.zcard(site.key("declared")) == 1 + 2
+    assert await limits(one) == {own: 9}
+
+
+async def limits(backend: RedisBackend) -> dict[str, int]:
+    return {each.name: each.limit for each in await backend.semaphores()}
 
 
 # How dead processes and orphans are found.

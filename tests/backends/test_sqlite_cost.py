@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from backends.steps import begin, failed
+from backends.steps import begin, failed, take_all
 from replicate_mcp.backends.space import BATCH_BYTES
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
 from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import QueueEntry
+from replicate_mcp.tasks.result import TaskFailure
 
 
 @pytest.fixture
@@ -56,6 +58,30 @@ async def test_polling_orphans_of_many_accounts_reaps_dead_holders_once_a_second
         assert await backend.orphans(f"user-{number}") == []
     backend._database._connection.set_trace_callback(None)
     assert sum(step.startswith("BEGIN") for step in steps) <= 102
+
+
+async def test_idle_polls_test_only_the_locks_of_processes_with_work(tmp_path: Path) -> None:
+    """Idle processes would cost the square of their number otherwise."""
+    path, now = str(tmp_path / "state.db"), [1_000_000.0]
+    one, *others = [await SqliteBackend.open(path, clock=lambda: now[0]) for _ in range(6)]
+    await others[0].declare_limit(account_semaphore("acme"), 1, per_minute=600)
+    await take_all(others[0], await begin(others[0], "b", 1))
+    await begin(others[1], "b2", 1)
+    await others[1].dequeue("b2")
+    await others[2].enqueue(QueueEntry("context", (account_semaphore("acme"),), None, 1))
+    for other in others:
+        assert other._lock is not None
+        other._lock._lock.release()  # As if it were dead.
+    now[0] += 1
+    assert len(await one.orphans("acme")) == 1
+    assert [type(row) for row in await one.results("b2")] == [TaskFailure]
+    assert sorted(map(str, tmp_path.glob("*.lock"))) == sorted(
+        f"{path}.{each._holder}.lock" for each in (one, *others[3:])
+    )
+    await one.admit()
+    assert [str(lock) for lock in tmp_path.glob("*.lock")] == [f"{path}.{one._holder}.lock"]
+    for each in (one, *others):
+        await each.close()
 
 
 async def test_opening_and_listing_cost_is_independent_of_the_number_of_batches(

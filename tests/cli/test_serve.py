@@ -1,16 +1,25 @@
 """`replicate-mcp serve --http`: who may use the server's token is explicit and printed."""
 
+import argparse
 import socket
 
 import pytest
 
 from cli.conftest import CommandLine
+from replicate_mcp.cli.commands import serve
 from replicate_mcp.cli.main import main
 from replicate_mcp.simulator import Simulator
 
 HTTP = ("serve", "--http", "--port", "0")
 
 HOW_TO_LET_LOCAL_PROGRAMS_IN = "replicate-mcp serve --http --local"
+
+
+def test_serving_without_arguments_is_the_same_with_and_without_the_parser() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--env-file")
+    serve.add_arguments(parser)
+    assert vars(parser.parse_args([])) == vars(serve.NO_ARGUMENTS)
 
 
 def startup_output(replicate_mcp: CommandLine, *words: str, **environment: str) -> str:

@@ -45,7 +45,7 @@ print("collects", gc.isenabled(), gc.get_freeze_count() > 50_000, file=sys.stder
 
 HEAVY = {
     "replicate", "httpx", "httpcore", "h11", "fastapi", "redis", "filelock", "numpy", "PIL",
-    "jsonschema", "jsonschema_rs", "ctypes",
+    "jsonschema", "jsonschema_rs", "ctypes", "argparse", "difflib", "replicate_mcp.tasks.task",
     "replicate_mcp.app.composition", "replicate_mcp.backends.sqlite.backend",
     "replicate_mcp.batches.runner", "replicate_mcp.replicate_api.gateway",
 }  # fmt: skip

@@ -2,12 +2,13 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from email.utils import formatdate
 from functools import partial
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -212,6 +213,53 @@ async def test_gateway_closes_its_connections_in_any_state() -> None:
     assert closed() == [21.0, None]
     await gateway.aclose()
     assert closed() == [21.0, 21.0]
+
+
+async def together(handle: Callable[[Transport], Coroutine[Any, Any, None]], count: int) -> None:
+    """Run `handle` `count` times at once; the responses arrive together once all were requested."""
+    arrived, transport = anyio.Event(), Transport(URL)
+
+    async def answer() -> httpx.Response:
+        await arrived.wait()
+        return await answers()()
+
+    Wire.answer = staticmethod(answer)
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(handle, transport)
+        await anyio.wait_all_tasks_blocked()
+        arrived.set()
+
+
+async def test_first_of_many_responses_is_handled_before_the_last_has_left() -> None:
+    left, left_at_ends = 0, []
+
+    async def handle(transport: Transport) -> None:
+        nonlocal left
+        await sent(transport)
+        left += 1
+        for _ in range(4):  # Further steps, such as sending the next request.
+            await anyio.lowlevel.checkpoint()
+        left_at_ends.append(left)
+
+    await together(handle, 60)
+    assert left_at_ends[0] <= 5 * module.MAX_RESPONSES_AT_ONCE
+    assert left_at_ends[-1] == 60
+
+
+async def test_response_that_waits_for_its_turn_survives_a_cancellation() -> None:
+    handled = []
+
+    async def handle(transport: Transport) -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            handled.append((await sent(transport)).answer)
+        for each in scopes:  # Most of the others wait for their turns.
+            each.cancel()
+
+    scopes: list[anyio.CancelScope] = []
+    await together(handle, 60)
+    assert handled == [{}] * 60
 
 
 @in_virtual_time

@@ -1,18 +1,20 @@
 """Entry point of `replicate-mcp`: imports and runs the module of the given command."""
 
-import argparse
 import importlib
 import io
 import logging
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from replicate_mcp.cli import logs
 from replicate_mcp.cli.printing import OutputFailed, drop_output, guard_streams, say
 from replicate_mcp.errors import ReplicateMcpError
 from replicate_mcp.platform.processes import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    import argparse
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ COMMANDS = {
 class Command(Protocol):
     """Interface of a command's module."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: "argparse.ArgumentParser") -> None:
         """Add the command's arguments to `parser`."""
 
-    def run(self, arguments: argparse.Namespace) -> int:
+    def run(self, arguments: Any) -> int:
         """Run the command and return the exit code."""
 
 
@@ -74,12 +76,8 @@ def _run(words: list[str]) -> int:
     logs.configure()
     raise_descriptor_limit()
     command = cast(Command, importlib.import_module(f"replicate_mcp.cli.commands.{name}"))
-    parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
-    parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")
-    command.add_arguments(parser)
-    arguments = parser.parse_args(words[1:])
     try:
-        return command.run(arguments)
+        return command.run(_parsed(command, name, words[1:]))
     except OutputFailed:
         raise
     except ReplicateMcpError as error:
@@ -92,7 +90,20 @@ def _run(words: list[str]) -> int:
         return SOME_FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(command: Command, name: str, words: list[str]) -> Any:
+    if not words and (arguments := getattr(command, "NO_ARGUMENTS", None)) is not None:
+        return arguments  # As hosts start a server, which saves the memory of the parser.
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=f"replicate-mcp {name}", description=_sentence(name))
+    parser.add_argument("--env-file", metavar="FILE", help="a file of settings, NAME=value a line")
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="replicate-mcp",
         description="Prompts in, image URLs out, through Replicate.",

@@ -15,7 +15,6 @@ from mcp_types import (
 
 from replicate_mcp.tasks.model_name import ModelName
 from replicate_mcp.tasks.recommended_models import BY_NAME, CATALOGUE
-from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
 from replicate_mcp.text import escaped
 
 MAX_IMAGES = 100
@@ -54,6 +53,9 @@ class Arguments:
 
     def text(self, name: str) -> str:
         """Return the argument without surrounding whitespace; empty if it is absent."""
+        # Imported here to keep an idle server small.
+        from replicate_mcp.tasks.task import MAX_PROMPT_CHARACTERS
+
         value = self._given.get(name, "")
         if len(value) > MAX_PROMPT_CHARACTERS:
             raise _invalid(f"{name} has over {MAX_PROMPT_CHARACTERS} characters: give less.")

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from replicate_mcp.cpu_bound import run_cpu_bound
@@ -49,6 +50,9 @@ KEEPALIVE_SECONDS = 20.0
 SILENCE_SECONDS = 30.0
 """Seconds without any acknowledgement after which a connection fails, also while a response is
 held: after the machine slept or changed networks, that response would never arrive."""
+
+MAX_RESPONSES_AT_ONCE = 8
+"""Responses that leave the transport within the same two turns of the event loop, at most."""
 
 _PROXY_STATUSES = frozenset({413, 414, 429, 431})
 """Statuses that are valid even if a proxy returns them: the request is too large, or there are too
@@ -100,6 +104,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._base = httpx.URL(base_url)
         self._options: dict[str, Any] | None = None
         self._choosing_options = anyio.Lock()
+        self._leaving = anyio.Semaphore(MAX_RESPONSES_AT_ONCE, fast_acquire=True)
         self._idle: list[tuple[float, httpx.AsyncHTTPTransport]] = []
         self._clock = time.time() - steady_time()
         self.clock_known = False
@@ -133,11 +138,23 @@ class Transport(httpx.AsyncBaseTransport):
         this.answer = await run_cpu_bound(
             lambda: _parse(status, headers, body), size_bytes=len(body)
         )
+        await self._take_turns()
         # The client gets an empty body: it would parse the full one again, whatever its size, and
         # reject values that it does not know. Its parsed result is not used.
         return httpx.Response(
             status, headers={"content-type": "application/json"}, content=b"{}", request=request
         )
+
+    async def _take_turns(self) -> None:
+        """Let few responses through in each turn of the event loop, in the order of their arrival.
+
+        Predictions of the same duration end together. If all of their responses went through each
+        step together, the next predictions would only be created after the last step of them all.
+        """
+        # A response that has arrived is not lost by a cancellation meanwhile.
+        with anyio.CancelScope(shield=True):
+            async with self._leaving:
+                await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def close_idle(self) -> None:
         """Close the connections that have been idle for too long to be reused."""

@@ -3,7 +3,6 @@
 Any other image model on Replicate works as well.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -249,10 +248,12 @@ def search(query: str) -> list[RecommendedModel]:
 
 def suggest_model(text: str) -> str | None:
     """Return the recommended model whose name is closest to `text`; None if none is close."""
+    from difflib import get_close_matches
+
     asked = text.strip().casefold()
     names = {each: known.name for known in CATALOGUE for each in _spellings(known)}
-    near = difflib.get_close_matches(asked, names, 1, 0.8) if len(asked) <= 100 else []
-    near = near or difflib.get_close_matches(asked.rpartition("/")[2][:100], names, 1, 0.8)
+    near = get_close_matches(asked, names, 1, 0.8) if len(asked) <= 100 else []
+    near = near or get_close_matches(asked.rpartition("/")[2][:100], names, 1, 0.8)
     return names[near[0]] if near else None
 
 

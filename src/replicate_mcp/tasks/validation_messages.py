@@ -1,6 +1,5 @@
 """Messages about invalid inputs, which say what is wrong and what would be valid."""
 
-import difflib
 import json
 import math
 import re
@@ -179,7 +178,9 @@ def nearest(value: object, choices: Collection[Any]) -> Any:
     # Numbers with similar digits mean different things: 2:1 is not a typing error for 1:1.
     if not any(character.isalpha() for character in text):
         return None
-    return next((found[near] for near in difflib.get_close_matches(text, found, 1, 0.7)), None)
+    from difflib import get_close_matches
+
+    return next((found[near] for near in get_close_matches(text, found, 1, 0.7)), None)
 
 
 def _normalise(text: str) -> str:

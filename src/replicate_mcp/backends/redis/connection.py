@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,9 @@ _RULES = {
     "cancel_after": "distinct_cancel_after",
 }
 """Decisions that are also implemented in Python: each file, and the name of its value."""
+
+_SHARED_STATE = {"shared_state": "shared_state"}
+"""The same of the state that a renewal returns."""
 
 _LUA_FILES = (
     "generation",
@@ -140,13 +143,17 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
-    def of(cls, rules: Iterable[str], files: Iterable[str]) -> "Script":
-        """Compose a script of `rules`, of the context in `prelude.lua`, and of `files`."""
+    def of(cls, values: Mapping[str, str], files: Iterable[str]) -> "Script":
+        """Compose a script of named values, of the context in `prelude.lua`, and of `files`.
+
+        Args:
+            values: the files that return a value, and its name in the script.
+            files: the files that share the context.
+        """
         # Each file becomes a function, so that its shared locals are looked up once for all of its
         # functions, which are created at every call.
-        values = [f"local {_RULES[each]} = (function()\n{lua(each)}end)()\n" for each in rules]
         parts = [f"(function()\n{lua(each)}end)();\n" for each in files]
-        return cls("".join([*values, lua("prelude"), *parts, "return answer()\n"]))
+        return cls("".join([_lua_values(values), lua("prelude"), *parts, "return answer()\n"]))
 
 
 class RedisConnection:
@@ -178,8 +185,8 @@ class RedisConnection:
         # Most of a call's time goes to creating the functions of its script: the scripts of the
         # calls that idle processes make have few.
         self._small_scripts = {
-            "renew": Script.of([], ["generation", "leases", "renewal", "call"]),
-            "renew_quickly": Script(lua("quick_renewal")),
+            "renew": Script.of(_SHARED_STATE, ["generation", "leases", "renewal", "call"]),
+            "renew_quickly": Script(_lua_values(_SHARED_STATE) + lua("quick_renewal")),
             "has_orphans": Script(lua("has_orphans")),
         }
         self._client = self._connect()
@@ -419,6 +426,12 @@ _SENTENCES = {
     "one that keeps these keys: one primary is needed.",
 }
 """Messages by the client's class of an error, or by a part of its text."""
+
+
+def _lua_values(values: Mapping[str, str]) -> str:
+    return "".join(
+        f"local {name} = (function()\n{lua(file)}end)()\n" for file, name in values.items()
+    )
 
 
 def lua(file: str) -> str:

@@ -127,33 +127,45 @@ class Session:
             await anyio.sleep(interval)
             try:
                 async with self.priority_lock():
-                    # The mirror is refreshed once a lease.
-                    if renewal % RENEWALS_A_LEASE == 0 or not await self._renew_quickly():
+                    # Once a lease.
+                    refreshes = renewal % RENEWALS_A_LEASE == 0
+                    if not await self._renew_quickly(refreshes=refreshes):
                         await self.renew()
             except BackendUnavailable as error:
                 log.warning("%s", error)
 
     async def renew(self) -> None:
         """Renew the lease, and refresh the mirror's shared limits."""
-        self._mirror.drop_expired()
         # Taken before the call: a message of during it may belong to an orphan of after it.
         message, began_at = self._server.orphan_messages, self._monotonic()
-        limits, rates, images, quiet_for = await self.call(
-            "renew", accounts=self._mirror.accounts(), mirrored=self._mirror.rate_digests()
-        )
+        quiet_for, shared = await self.call("renew", **self._refresh_arguments())
         self._quiet_until, self._quiet_since_message = began_at + float(quiet_for), message
-        self._mirror.set_shared_limits(limits, rates, images)
+        self._mirror.set_shared_limits(*shared)
 
-    async def _renew_quickly(self) -> bool:
-        """Renew the lease without refreshing the mirror; return False if anything else is to do."""
+    async def _renew_quickly(self, *, refreshes: bool = False) -> bool:
+        """Renew the lease while nothing else has to be done; return False otherwise.
+
+        Args:
+            refreshes: whether to refresh the mirror's shared limits.
+        """
         if not self._is_registered:
             return False
         message, began_at = self._server.orphan_messages, self._monotonic()
-        answer = await self._call("renew_quickly", {"generation": self.generation}, 0)
+        arguments = {
+            "generation": self.generation,
+            **(self._refresh_arguments() if refreshes else {}),
+        }
+        answer = await self._call("renew_quickly", arguments, 0)
         if answer[0] != "ok":
             return False
         self._quiet_until, self._quiet_since_message = began_at + float(answer[1]), message
+        for shared in answer[2:]:
+            self._mirror.set_shared_limits(*shared)
         return True
+
+    def _refresh_arguments(self) -> dict[str, Any]:
+        self._mirror.drop_expired()
+        return {"accounts": self._mirror.accounts(), "mirrored": self._mirror.rate_digests()}
 
     async def restore(self, kept: MirroredBatch, *, entirely: bool) -> None:
         """Restore a batch's results, under the lock; and the batch itself, if `entirely`."""

@@ -79,7 +79,7 @@ class SqliteBackend:
         self._clock = clock
         self._journal_bytes = journal_bytes
         self._turn = anyio.Lock(fast_acquire=True)
-        self._reaped_at = 0.0
+        self._reaped_at = self._orphans_polled_at = 0.0
 
     @classmethod
     async def open(
@@ -285,7 +285,10 @@ class SqliteBackend:
 
     async def orphans(self, account: str) -> list[AttemptRecord]:
         """Return the account's orphaned attempts, oldest first."""
-        await self._poll_dead_holders()
+        # Every idle process polls: testing the locks of all others would cost their square.
+        if self._is_due(self._orphans_polled_at):
+            self._orphans_polled_at = self._clock()
+            await self._reap_dead(with_work=True)
         return await self._step(lambda permits, _: permits.open_attempts(account, orphaned=True))
 
     async def adopt(self, permit: int) -> bool:
@@ -357,12 +360,18 @@ class SqliteBackend:
 
     async def _poll_dead_holders(self) -> None:
         """Reap dead holders, at most once a second; at once if the clock was set back."""
-        if not 0 <= self._clock() - self._reaped_at < REAP_POLL_SECONDS:
+        if self._is_due(self._reaped_at):
             await self._reap_dead_holders()
 
+    def _is_due(self, polled_at: float) -> bool:
+        return not 0 <= self._clock() - polled_at < REAP_POLL_SECONDS
+
     async def _reap_dead_holders(self) -> None:
-        self._reaped_at = self._clock()
-        others = await self._step(lambda permits, _: permits.other_holders())
+        self._reaped_at = self._orphans_polled_at = self._clock()
+        await self._reap_dead()
+
+    async def _reap_dead(self, *, with_work: bool = False) -> None:
+        others = await self._step(lambda permits, _: permits.other_holders(with_work=with_work))
         lock = self._lock  # None in memory, where all holders are of this process.
         dead = await anyio.to_thread.run_sync(lock.dead, others) if lock and others else []
 

@@ -48,10 +48,19 @@ class PermitTables:
             "INSERT INTO holder (id, port, label) VALUES (?, ?, ?)", (self._holder, port, label)
         )
 
-    def other_holders(self) -> list[str]:
-        """Return the other registered processes, living or dead."""
-        rows = self._db.execute("SELECT id FROM holder WHERE id != ?", (self._holder,))
-        return [holder for (holder,) in rows]
+    def other_holders(self, *, with_work: bool = False) -> list[str]:
+        """Return the other registered processes, living or dead.
+
+        Args:
+            with_work: return only those with permits, queue entries or unfinished batches.
+        """
+        holders = "SELECT id FROM holder WHERE id != ?"
+        if with_work:
+            holders += (
+                " AND (id IN (SELECT holder FROM permit) OR id IN (SELECT holder FROM queue)"
+                " OR id IN (SELECT holder FROM batch WHERE ended_at IS NULL))"
+            )
+        return [holder for (holder,) in self._db.execute(holders, (self._holder,))]
 
     def remove_holder(self, holder: str) -> None:
         """Remove a process and all its state except the permits of its predictions."""

@@ -1,21 +1,26 @@
 """`replicate-mcp serve`: run the MCP server on stdio, or all services over HTTP."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from replicate_mcp.platform.memory import collection_deferred
 
 if TYPE_CHECKING:
+    import argparse
+
     from replicate_mcp.settings import Settings
 
 HOST, PORT = "127.0.0.1", 8000
 """Default address of the HTTP server."""
 
+NO_ARGUMENTS = SimpleNamespace(env_file=None, http=False, local=False, host=None, port=None)
+"""Arguments that the parser returns where none are given."""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add the transport and the address; everything else is a setting."""
     parser.add_argument(
         "--http",
@@ -32,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help=f"with --http: {PORT}; 0 for any that is free")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: "argparse.Namespace | SimpleNamespace") -> int:
     """Serve until the client disconnects or the process is stopped."""
     _check_arguments(arguments)
     with collection_deferred():
@@ -41,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prepared(arguments: argparse.Namespace) -> Callable[[], None]:
+def _prepared(arguments: "argparse.Namespace | SimpleNamespace") -> Callable[[], None]:
     """Import the server, and return what serves.
 
     Raises:
@@ -75,7 +80,7 @@ def _prepared(arguments: argparse.Namespace) -> Callable[[], None]:
     return partial(anyio.run, serve_stdio, settings, error)
 
 
-def _check_arguments(arguments: argparse.Namespace) -> None:
+def _check_arguments(arguments: "argparse.Namespace | SimpleNamespace") -> None:
     """Reject options that would have no effect.
 
     Raises:

@@ -2,26 +2,45 @@
 
 -- Declared and set limits
 
-local declarations   -- by name, cached for this call: the lowest limit, and a rate
-
-local function declared(name)
-  if not declarations then
-    declarations = {}
-    for field, value in each_field(key.declared) do
-      local units, per_minute = string.match(value, '^(%S+) ?(%S*)$')
-      local of = string.match(field, '^%S* (.*)$')
-      local found = declarations[of] or {units = math.huge}
-      found.units = math.min(found.units, tonumber(units))
-      found.per_minute = found.per_minute or tonumber(per_minute)
-      declarations[of] = found
-    end
-  end
-  return declarations[name]
+-- Each declaration is in `declared` twice, so that neither a name's lowest limit nor what a process
+-- declares is found by reading those of all processes. The fields of a member are on lines of their
+-- own, each with its end.
+local function by_name(name) return 'name\n' .. name .. '\n' end
+local function by_holder(holder, name)
+  return 'holder\n' .. holder .. '\n' .. (name and name .. '\n' or '')
 end
 
+local function members_of(holder, name, units, rate)
+  local rest = string.format('%016d', units) .. '\n' .. rate .. '\n'
+  return by_name(name) .. rest .. holder, by_holder(holder, name) .. rest
+end
+
+-- Return `count` of the members that begin with these lines, from the one at `first`; all of them
+-- if `count` is -1.
+local function members_with(lines, first, count)
+  local after = string.gsub(lines, '\n$', '\v')
+  return redis.call('ZRANGEBYLEX', key.declared, '[' .. lines, '(' .. after, 'LIMIT', first, count)
+end
+
+-- Return the lowest limit that living processes declare for a name; nil if none does.
+local function declared(name)
+  local lines = by_name(name)
+  local lowest = members_with(lines, 0, 1)[1]
+  return lowest and tonumber(string.match(lowest, '^%d+', #lines + 1))
+end
+
+-- Return the rate that a process declares for an account, that with the lowest limit first; nil if
+-- none does.
 function holders.declared_rate(account)
-  local found = declared(queue.account_semaphore(account))
-  return found and found.per_minute
+  local lines, first = by_name(queue.account_semaphore(account)), 0
+  repeat
+    local members = members_with(lines, first, 100)
+    for _, member in ipairs(members) do
+      local per_minute = string.match(member, '^%d+\n(.-)\n', #lines + 1)
+      if per_minute ~= '' then return tonumber(per_minute) end
+    end
+    first = first + #members
+  until #members == 0
 end
 
 function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name)) end
@@ -30,24 +49,29 @@ function holders.limit(name) return tonumber(redis.call('HGET', key.limits, name
 -- as a record of 0 units, so that older copies of it in processes' mirrors lose against it.
 function holders.refresh(name)
   local set = record_of(key.set, name)
-  local ruling = set and set.units > 0 and set or declared(name)
-  if ruling then
-    redis.call('HSET', key.limits, name, whole(ruling.units))
+  local units = set and set.units > 0 and set.units or declared(name)
+  if units then
+    redis.call('HSET', key.limits, name, whole(units))
   else
     redis.call('HDEL', key.limits, name)
   end
 end
 
--- Write a declaration without `refresh`: a caller that declares many names refreshes them
--- afterwards, so that the declarations are read only once.
-function holders.write_declaration(name, units, per_minute)
-  local value = per_minute and whole(units) .. ' ' .. exact(per_minute) or whole(units)
-  redis.call('HSET', key.declared, me .. ' ' .. name, value)
-  declarations = nil
+-- Remove what a process declares, for one name or for all; return the names.
+local function undeclare(holder, name)
+  local names = {}
+  for _, member in ipairs(members_with(by_holder(holder, name), 0, -1)) do
+    local of, units, rate = string.match(member, '^holder\n.-\n(.-)\n(%d+)\n(.*)\n$')
+    redis.call('ZREM', key.declared, members_of(holder, of, units, rate))
+    names[#names + 1] = of
+  end
+  return names
 end
 
 function holders.declare(name, units, per_minute)
-  holders.write_declaration(name, units, per_minute)
+  undeclare(me, name)
+  local on_name, of_holder = members_of(me, name, units, per_minute and exact(per_minute) or '')
+  redis.call('ZADD', key.declared, 0, on_name, 0, of_holder)
   holders.refresh(name)
 end
 
@@ -78,8 +102,7 @@ end
 
 -- Unset a limit. A registered name keeps a limit of its own: later registrations do not change it.
 function holders.unset_limit(name)
-  local units, found = 0, declared(name)
-  if not queue.is_account(name) then units = found and found.units or holders.limit(name) end
+  local units = queue.is_account(name) and 0 or declared(name) or holders.limit(name)
   put_record(key.set, name, {units = units, by_admin = false, at = server_time})
   holders.refresh(name)
   holders.delete_unused_names()
@@ -87,17 +110,12 @@ end
 
 -- Return the number of other processes that have registered a name.
 function holders.others_with(name)
-  local others = 0
-  for field in each_field(key.declared) do
-    local owner, of = string.match(field, '^(%S*) (.*)$')
-    if of == name and owner ~= me then others = others + 1 end
-  end
-  return others
+  local own = members_with(by_holder(me, name), 0, 1)
+  return #members_with(by_name(name), 0, -1) - #own
 end
 
 function holders.remove_name(name)
-  redis.call('HDEL', key.declared, me .. ' ' .. name)
-  declarations = nil
+  undeclare(me, name)
   put_record(key.set, name, {units = 0, by_admin = false, at = server_time})
   holders.refresh(name)
   for id, entry in each_record(key.entries) do
@@ -109,7 +127,7 @@ end
 
 -- Declare a name for a process that waits for it, which keeps the name alive.
 function holders.touch_name(name)
-  if redis.call('HEXISTS', key.declared, me .. ' ' .. name) == 0 then
+  if not members_with(by_holder(me, name), 0, 1)[1] then
     holders.declare(name, holders.limit(name))
   end
 end
@@ -153,20 +171,6 @@ end
 
 -- Dead holders
 
--- Remove the declarations of these holders, the keys of `from`.
-local function undeclare(from)
-  local undeclared = {}
-  for field in each_field(key.declared) do
-    local owner, name = string.match(field, '^(%S*) (.*)$')
-    if from[owner] then
-      redis.call('HDEL', key.declared, field)
-      undeclared[name] = true
-    end
-  end
-  declarations = nil
-  for name in pairs(undeclared) do holders.refresh(name) end
-end
-
 -- Remove these processes, the keys of `gone`, and all their state except the permits of their
 -- predictions; all at once, since some of it is found only by reading that of every process.
 function holders.remove(gone, reasons)
@@ -174,11 +178,13 @@ function holders.remove(gone, reasons)
   for id, entry in each_record(key.entries) do
     if gone[entry.holder] then queue.remove(id) end
   end
-  undeclare(gone)
+  local undeclared = {}
   for holder in pairs(gone) do
     leases.remove(holder)
     redis.call('SREM', key.stalled, holder)
+    for _, name in ipairs(undeclare(holder)) do undeclared[name] = true end
   end
+  for name in pairs(undeclared) do holders.refresh(name) end
   for permit, record in each_record(key.permits) do
     if record.holder ~= '' and gone[record.holder] then
       if record.task then permits.index(permit, record) else permits.free(permit, true) end

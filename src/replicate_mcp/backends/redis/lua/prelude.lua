@@ -28,7 +28,6 @@ local GENERATION_HASHES = {
   'units',      -- s:semaphore, e:entry: the number of its permits and offers
   'limits',     -- semaphore: the limit in effect
   'set',        -- semaphore: the limit that was set, at its registration or by hand
-  'declared',   -- holder, semaphore: the limit and rate that the process declares
   'cancel_afters',      -- account, digest of model and inputs: Cancel-After of its open attempts
   'imported',   -- account: 1 once the running predictions of the account's list were imported
   'holders',    -- holder: the label of a process that was not declared dead; more in leases.lua
@@ -36,6 +35,7 @@ local GENERATION_HASHES = {
 -- The same of sorted sets, with the score of '#'.
 local GENERATION_SETS = {
   queue = 0,        -- entries that wait, by turn
+  declared = 0,     -- limits and rates that processes declare, in this order; see holders.lua
   orphans = 0,      -- 'account permit' of permits whose holder is not registered, in this order
   leases = '+inf',  -- holders, by the end of their lease on the server's clock
 }

@@ -1,18 +1,4 @@
--- The renewal of a lease, in a small script: every process calls it all the time.
-
--- Return an account's rate with its digest, as fields and values, or nil if the process has mirrored
--- that rate: to encode it takes longer than the rest of the call.
-local function changed_rate(account)
-  local packed = redis.call('HGET', key.rates, account)
-  local digest = packed and redis.sha1hex(packed) or ''
-  if digest == (args.mirrored[account] or '') then return nil end
-  local values = {account, digest}
-  local state = packed and cmsgpack.unpack(packed) or {}
-  for field, value in pairs(state) do
-    values[#values + 1], values[#values + 2] = field, exact(value)
-  end
-  return values
-end
+-- The renewal of a lease where anything else has to be done first, such as registering.
 
 -- Return the seconds for which nothing can become an orphan without a message to all processes,
 -- since no lease ends before; 0 if there are orphans.
@@ -22,17 +8,6 @@ local function quiet_for()
 end
 
 -- Renew the lease; return the shared state that a process mirrors in case it is lost here.
--- `args.mirrored` has the digests of the rates that it has mirrored, by account.
 function commands.renew()
-  local set, known_rates, images = {}, {}, {}
-  for name, each in each_record(key.set) do
-    set[#set + 1] = {name, whole(each.units), each.by_admin and '1' or '', exact(each.at)}
-  end
-  local today = math.floor(now / DAY)
-  for _, account in ipairs(args.accounts) do
-    known_rates[#known_rates + 1] = changed_rate(account)
-    local count = redis.call('GET', images_key(account, today))
-    if count then images[#images + 1] = {account, whole(today), count} end
-  end
-  return {set, known_rates, images, exact(quiet_for())}
+  return {exact(quiet_for()), shared_state(prefix, args.accounts, args.mirrored, now)}
 end

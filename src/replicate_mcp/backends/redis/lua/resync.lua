@@ -14,7 +14,7 @@ local function sync_limits(same)
   local declared = {}
   for _, item in ipairs(args.declared) do
     declared[item.semaphore] = true
-    holders.write_declaration(item.semaphore, item.limit, item.per_minute)
+    holders.declare(item.semaphore, item.limit, item.per_minute)
   end
   for _, item in ipairs(args.set) do
     local set = record_of(key.set, item.name)
@@ -23,7 +23,6 @@ local function sync_limits(same)
       holders.refresh(item.name)
     end
   end
-  for name in pairs(declared) do holders.refresh(name) end
 end
 
 -- Learned rates and daily image counts, where they were lost.
