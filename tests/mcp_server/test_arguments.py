@@ -129,7 +129,7 @@ WRONG += [
         ("batch_size", 4, "give num_outputs in each task"),
         ("save_to", "cars", "no image is saved by this server"),
         ("output_dir", "/tmp", "no image is saved by this server"),
-        ("retry_of", "x", "send the tasks that failed"),
+        ("retry_batch", "x", "did you mean 'retry_of'?"),
         ("concurrency_limit", 3, "give semaphore, the name of a limit"),
         ("webhook", "https://x.y/z", "get_batch has the results"),
     ]

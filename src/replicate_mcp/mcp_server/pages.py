@@ -77,6 +77,11 @@ def page_as_text(page: "BatchResult") -> str:
         )
         for failed in page.failed_results
     ]
+    if page.status != "running" and any(failed.retryable for failed in page.failed_results):
+        lines.append(
+            f"To make failed tasks again: generate_images with retry_of={page.batch_id} repeats "
+            "those that are retryable."
+        )
     if step := next_step(page):
         lines.append(step)
     return "\n".join(lines)
