@@ -18,7 +18,7 @@ def test_newest_batch_with_something_to_retry_is_retried_once(
     simulator.configure(failing=0)
     assert failed.returncode == 1
     batch = json.loads(failed.stdout)["batch_id"]
-    assert f" retry {batch}\n" in failed.stderr
+    assert "3 failed. `replicate-mcp retry` makes again what can be retried." in failed.stderr
     replicate_mcp("generate", "d")
 
     again = replicate_mcp("retry", "--json", "--out", "pictures")

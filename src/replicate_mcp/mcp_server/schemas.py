@@ -130,7 +130,7 @@ _COUNTS: dict[str, Schema] = {
     "semaphore": _TEXT,
 }
 
-BATCH_COUNTS: Schema = _object(" ".join(_COUNTS), **_COUNTS, retry_of=_TEXT)
+BATCH_COUNTS: Schema = _object(" ".join(_COUNTS), **_COUNTS)
 
 BATCH_RESULT: Schema = _object(
     " ".join([*_COUNTS, "successful_results", "failed_results", "cursor"]),

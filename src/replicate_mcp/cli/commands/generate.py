@@ -168,9 +168,9 @@ async def run_batch(
             code = SOME_FAILED
             show = as_typed("batches", batch_id) if keeps_batches else ""
             bar.say(f"{error}{' To show the results:' if show else ''}", show)
-    bar.say(output.summary(result))
-    if keeps_batches and any(row.retryable for row in result.failed_results):
-        bar.say("To make again what failed and can be retried:", as_typed("retry", batch_id))
+    can_retry = keeps_batches and any(row.retryable for row in result.failed_results)
+    hint = " `replicate-mcp retry` makes again what can be retried." if can_retry else ""
+    bar.say(output.summary(result) + hint)
     if arguments.out is not None:
         from replicate_mcp.cli.downloader import Saver
 
