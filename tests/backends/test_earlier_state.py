@@ -89,7 +89,7 @@ def test_state_file_of_a_newer_version_is_refused(path: Path) -> None:
         anyio.run(opened)
 
 
-def write_keys(client: "Redis[bytes]", prefix: str) -> None:
+def write_keys(client: Redis, prefix: str) -> None:
     """Write the keys of the layout before, under a prefix."""
     keys: dict[str, tuple[str, Any]] = json.loads((HERE / "redis_layout_2.json").read_text("utf-8"))
     read = base64.b64decode

@@ -1,5 +1,7 @@
 """`POST /batches/{batch_id}/retry`: its body, its responses, keys, and who may call it."""
 
+from typing import Any
+
 from http_api.conftest import ADMIN_KEY, Serve
 from replicate_mcp.simulator import Simulator
 
@@ -54,7 +56,7 @@ def test_wrong_bodies_are_refused(serve: Serve, simulator: Simulator) -> None:
     with serve() as server:
         first = server.post("/generate-batch", {"prompts": ["a"]}).json()
         path = f"/batches/{first['batch_id']}/retry"
-        for body in (
+        wrong: list[dict[str, Any]] = [
             {"task_indexes": []},
             {"task_indexes": [-1]},
             {"task_indexes": [1.5]},
@@ -63,7 +65,8 @@ def test_wrong_bodies_are_refused(serve: Serve, simulator: Simulator) -> None:
             {"task_indexes": [0] * 1_001},
             {"tasks": ["a"]},
             {"new_seed": "perhaps"},
-        ):
+        ]
+        for body in wrong:
             answer = server.post(path, body)
             assert answer.status_code in (400, 422), (body, answer.text)
             assert answer.json()["error_code"] == "invalid_input"
