@@ -468,3 +468,28 @@ asyncio.run(generate_images(["a", "b", "c"]))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert simulator.account("acme")["in_flight"] == 0
+
+
+def test_program_retries_failed_and_chosen_tasks(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import ReplicateMcpError, generate_images, retry_batch
+
+        async def main():
+            first = await generate_images(["[fail] a", "b"])
+            again = await retry_batch(first.batch_id)
+            print(again.retry_of == first.batch_id, again.failed_results[0].retried_task_index)
+            new = await retry_batch(first.batch_id, task_indexes=[1], new_seed=True)
+            print(new.successful_results[0].seed != first.successful_results[0].seed)
+            try:
+                await retry_batch(first.batch_id, replicate_api_token="r8_other_1")
+            except ReplicateMcpError as error:
+                print(type(error).__name__)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed.split() == ["True", "0", "True", "UnknownBatch"]

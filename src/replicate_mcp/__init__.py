@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         list_global_semaphores,
         register_global_semaphore,
         resize_global_semaphore,
+        retry_batch,
     )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "list_global_semaphores",
     "register_global_semaphore",
     "resize_global_semaphore",
+    "retry_batch",
 ]
 
 

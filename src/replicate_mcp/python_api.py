@@ -18,7 +18,8 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.preparation import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest, Retry
+from replicate_mcp.auth import Caller
 from replicate_mcp.errors import UnknownSemaphore
 from replicate_mcp.platform.processes import after_fork_in_child
 from replicate_mcp.semaphores.context_permits import ContextPermit
@@ -126,30 +127,65 @@ async def generate_images(
     async def run(app: App) -> "BatchResult":
         from replicate_mcp.batches.attachments import Attachments
 
-        caller = app.caller(replicate_api_token)
         attachments = Attachments()
-        batch_id = await app.batches.start(
-            caller,
-            BatchRequest(
-                await anyio.to_thread.run_sync(attachments.replaced, tasks),
-                model=model,
-                semaphore=semaphore,
-                concurrency_limit=concurrency_limit,
-                image_paths="any",
-                attached=attachments.images,
-                skip_invalid=skip_invalid,
-            ),
+        request = BatchRequest(
+            await anyio.to_thread.run_sync(attachments.replaced, tasks),
+            model=model,
+            semaphore=semaphore,
+            concurrency_limit=concurrency_limit,
+            image_paths="any",
+            attached=attachments.images,
+            skip_invalid=skip_invalid,
         )
-        try:
-            await app.batches.wait(caller, batch_id, seconds=None)
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(STOP_SECONDS, shield=True):
-                await app.batches.cancel(caller, batch_id)
-                await app.batches.wait_until_stopped(batch_id)
-            raise
-        return await app.batches.result(caller, batch_id)
+        return await _run_batch(app, app.caller(replicate_api_token), request)
 
     return await asyncio.wrap_future(_start(run))
+
+
+async def retry_batch(
+    batch_id: str,
+    *,
+    task_indexes: "Sequence[int] | None" = None,
+    new_seed: bool = False,
+    replicate_api_token: str | None = None,
+) -> "BatchResult":
+    """Make tasks of a batch again, in a new batch, and wait until that has ended.
+
+    Each task has the inputs, the filename, the model and the semaphore that it had. The result's
+    `retry_of` is the batch's id, and each row has the `retried_task_index` of the task that it
+    repeats. Cancelling the awaiting asyncio task also cancels the new batch on Replicate.
+
+    Args:
+        batch_id: the id of a batch of the last 24 hours.
+        task_indexes: the tasks to make again, made ones too; None for the failed ones whose
+            `retryable` is true.
+        new_seed: choose new seeds; otherwise each task has the seed that it had.
+        replicate_api_token: the token with which the batch was started; None for
+            `REPLICATE_API_TOKEN`.
+
+    Raises:
+        UnknownBatch: no batch of the last 24 hours with this id was started with this token.
+        ReplicateMcpError: nothing was created: there is nothing to retry, or a task cannot be.
+    """
+
+    async def run(app: App) -> "BatchResult":
+        request = BatchRequest(retry=Retry(batch_id, task_indexes, new_seed))
+        return await _run_batch(app, app.caller(replicate_api_token), request)
+
+    return await asyncio.wrap_future(_start(run))
+
+
+async def _run_batch(app: App, caller: Caller, request: BatchRequest) -> "BatchResult":
+    """Start a batch and wait for its end; cancel it if the caller is cancelled."""
+    batch_id = await app.batches.start(caller, request)
+    try:
+        await app.batches.wait(caller, batch_id, seconds=None)
+    except anyio.get_cancelled_exc_class():
+        with anyio.move_on_after(STOP_SECONDS, shield=True):
+            await app.batches.cancel(caller, batch_id)
+            await app.batches.wait_until_stopped(batch_id)
+        raise
+    return await app.batches.result(caller, batch_id)
 
 
 _held: ContextVar[Mapping[str, ContextPermit]] = ContextVar("held", default=MappingProxyType({}))

@@ -149,7 +149,7 @@ def test_recorded_attempts_are_decoded_with_the_quota_reset_time() -> None:
 
 
 def test_batch_is_decoded_with_an_optional_first_prompt() -> None:
-    encoded = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", ""]
+    encoded = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", "", "", ""]
     assert decode_batch(encoded) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, False, 10.5, None, None
     )

@@ -138,6 +138,7 @@ def test_prediction_with_an_image_gets_a_complete_success_result(
     )
     assert found.model_dump() == {
         "task_index": 0,
+        "retried_task_index": None,
         "prompt": "a fox",
         "output_filename": "fox",
         "model": "owner/name",

@@ -66,7 +66,8 @@ def test_ignored_argument_is_logged_once_by_name_only(
 @pytest.mark.parametrize("tool", TOOLS)
 def test_empty_values_count_as_omitted_arguments(tool: str, nothing: str | None) -> None:
     schema = TOOLS[tool].tool.input_schema
-    optional = dict.fromkeys(set(schema["properties"]) - set(schema.get("required", ())), nothing)
+    needed = {*schema.get("required", ()), *MINIMAL.get(tool, {})}
+    optional = dict.fromkeys(set(schema["properties"]) - needed, nothing)
     assert read(tool, **MINIMAL.get(tool, {}), **optional) == MINIMAL.get(tool, {})
     for name in schema.get("required", ()):
         with pytest.raises(InvalidInput, match=f"^{name} is missing: {tool} needs it.$"):
@@ -129,7 +130,7 @@ WRONG += [
         ("batch_size", 4, "give num_outputs in each task"),
         ("save_to", "cars", "no image is saved by this server"),
         ("output_dir", "/tmp", "no image is saved by this server"),
-        ("retry_of", "x", "send the tasks that failed"),
+        ("retry_batch", "x", "did you mean 'retry_of'?"),
         ("concurrency_limit", 3, "give semaphore, the name of a limit"),
         ("webhook", "https://x.y/z", "get_batch has the results"),
     ]

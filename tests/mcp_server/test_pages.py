@@ -16,6 +16,10 @@ from replicate_mcp.mcp_server.pages import (
 from replicate_mcp.tasks.result import TaskResult, as_json, page
 from tasks.test_result import NOW, SECOND, counts, failed, success
 
+RETRY = (
+    "To make failed tasks again: generate_images with retry_of=b1 repeats those that are retryable."
+)
+
 AGAIN = "call get_batch with batch_id=b1 and after="
 
 
@@ -46,7 +50,8 @@ def test_page_names_the_next_call(
     found = page(counts(**state), [failed(n) for n in range(rows)], after=after, now=NOW)
     assert next_step(found) == step
     assert page_as_json(found) == as_json(found) | ({"next_step": step} if step else {})
-    assert page_as_text(found).splitlines()[1 + rows :] == ([step] if step else [])
+    last = step or (RETRY if rows else None)
+    assert page_as_text(found).splitlines()[1 + rows :] == ([last] if last else [])
 
 
 def test_page_without_a_limit_fits_a_model_and_one_with_a_limit_fits_a_host() -> None:
@@ -65,6 +70,7 @@ def test_text_of_a_page_lists_the_counts_each_file_and_each_failure() -> None:
         "1.png https://replicate.delivery/1",
         "0.png https://replicate.delivery/0",
         "task 0 (cat) failed, prediction_failed: It failed.",
+        RETRY,
     ]
 
 

@@ -130,14 +130,14 @@ async def test_call_returns_after_wait_seconds_and_the_batch_continues(
 
 
 async def test_null_counts_as_an_omitted_argument(connect: Connect, simulator: Simulator) -> None:
-    def without(tool: Tool) -> dict[str, None]:
+    def without(tool: Tool) -> dict[str, Any]:
         schema = tool.input_schema
         return dict.fromkeys(set(schema["properties"]) - set(schema.get("required", [])))
 
     async with connect() as client:
         nulls = {tool.name: without(tool) for tool in (await client.list_tools()).tools}
-        tasks = [{"prompt": "a red car"}]
-        made = await call(client, "generate_images", tasks=tasks, **nulls["generate_images"])
+        given = nulls["generate_images"] | {"tasks": [{"prompt": "a red car"}]}
+        made = await call(client, "generate_images", **given)
         assert made["status"] == "completed"
         assert await call(client, "get_batch", **nulls["get_batch"]) == made
         models = await call(client, "find_models", **nulls["find_models"])

@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from replicate_mcp.app.preparation import BatchRequest, Preparation
+from replicate_mcp.app.preparation import BatchRequest, Preparation, Retry
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
-from replicate_mcp.errors import IdempotencyKeyConflict, ReplicateMcpError, UnknownBatch
+from replicate_mcp.errors import (
+    IdempotencyKeyConflict,
+    InvalidInput,
+    ModelNotFound,
+    ReplicateMcpError,
+    UnknownBatch,
+)
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
     from replicate_mcp.batches.journal import BatchState
-    from replicate_mcp.batches.planning import PlannedTask
+    from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
 
 JOURNAL_POLL_SECONDS = 0.5
 """Interval at which the journal is read while a caller waits for another process's batch."""
+
+MAX_BATCHES_SEARCHED = 100
+"""Maximum batches searched for one with something to retry."""
 
 ConfirmCallback = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
 """Awaited with the valid tasks once all is checked, before anything is sent; it may raise."""
@@ -47,6 +56,8 @@ class BatchOperations:
     ) -> str:
         """Check a whole request, start its batch, and return the batch's id.
 
+        A request to retry tasks of an earlier batch becomes a request with these tasks.
+
         Args:
             caller: the authenticated caller.
             request: the request to check.
@@ -57,13 +68,19 @@ class BatchOperations:
         """
         from replicate_mcp.batches.journal import IdempotencyKeyExists
 
-        preparation = Preparation(request, self._settings)
-        await preparation.check_small()
+        if request.retry is None:
+            preparation = Preparation(request, self._settings)
+            await preparation.check_small()
         components, key = await self._get_components(), request.key
         try:
             if key is not None:
                 await components.backend.check_idempotency_key(caller.name, key.key)
-            batch = await preparation.plan(components, caller)
+            if request.retry is None:
+                batch = await preparation.plan(components, caller)
+            else:
+                request = await self._retry_request(components, caller, request, request.retry)
+                preparation = Preparation(request, self._settings)
+                batch = await _plan_retry(preparation, components, caller)
             if consent is not None:
                 await consent([task for task in batch.tasks if not task.problems])
             running = await components.runner.start(await preparation.upload_images(batch))
@@ -74,6 +91,31 @@ class BatchOperations:
                 ) from None
             return taken.batch_id
         return running.id
+
+    async def newest_to_retry(self, caller: Caller) -> str:
+        """Return the newest batch with failed tasks that a retry repeats by default.
+
+        A batch that was retried already does not count: the retry does.
+
+        Raises:
+            UnknownBatch: the caller has no such batch.
+        """
+        from replicate_mcp.app.retry import retryable
+
+        backend = (await self._get_components()).backend
+        states = await backend.list_batches(caller.visible_callers, limit=MAX_BATCHES_SEARCHED)
+        retried = {state.retry.batch_id for state in states if state.retry is not None}
+        for state in states:
+            if (
+                state.failed
+                and state.id not in retried
+                and retryable(await backend.results(state.id))
+            ):
+                return state.id
+        raise UnknownBatch(
+            "There is nothing to retry: no batch of the last 24 hours has failed tasks that trying "
+            "again can help, unless it was retried already."
+        )
 
     async def wait(
         self,
@@ -134,6 +176,11 @@ class BatchOperations:
         rows = await components.backend.results(state.id, after=after, limit=count)
         if len(rows) < count:  # The journal has just dropped the batch.
             await self._load_visible_batch(components, caller, state.id)
+        if retry := state.retry:
+            rows = [
+                row.model_copy(update={"retried_task_index": retry.task_indexes[row.task_index]})
+                for row in rows
+            ]
         rows = rows if characters is None else take_within(rows, characters)
         return page(counts_of(state), rows, after=after)
 
@@ -231,10 +278,33 @@ class BatchOperations:
             )
         return state
 
+    async def _retry_request(
+        self, components: "Components", caller: Caller, request: BatchRequest, retry: Retry
+    ) -> BatchRequest:
+        from replicate_mcp.app.retry import retry_request
+
+        state = await self._load_visible_batch(components, caller, retry.batch_id)
+        return await retry_request(request, retry, state, components.backend)
+
     @staticmethod
     async def _is_running(components: "Components", batch_id: str) -> bool:
         state = await components.backend.get_batch(batch_id)
         return state is not None and state.status == "running"
+
+
+async def _plan_retry(
+    preparation: Preparation, components: "Components", caller: Caller
+) -> "PlannedBatch":
+    """Check a retry's tasks; refusals name them as the batch that is retried does."""
+    from replicate_mcp.app.retry import check_uploads, with_retried_numbers
+
+    try:
+        await preparation.check_small()
+        batch = await preparation.plan(components, caller)
+    except (InvalidInput, ModelNotFound) as error:
+        raise with_retried_numbers(error, preparation.retried) from None
+    await check_uploads(batch)
+    return batch
 
 
 def _moment(seconds: float) -> datetime:
@@ -254,4 +324,5 @@ def counts_of(state: "BatchState") -> "BatchCounts":
         pending_count=state.total - state.succeeded - state.failed,
         semaphore=state.semaphore,
         is_stopping=state.canceled and state.status == "running",
+        retry_of=state.retry and state.retry.batch_id,
     )

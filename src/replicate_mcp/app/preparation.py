@@ -22,7 +22,7 @@ from replicate_mcp.settings import Settings
 
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
-    from replicate_mcp.batches.journal import IdempotencyKey
+    from replicate_mcp.batches.journal import IdempotencyKey, RetriedTasks
     from replicate_mcp.batches.local_images import Image, ImagePaths
     from replicate_mcp.batches.planning import PlannedBatch
     from replicate_mcp.replicate_api.gateway import Gateway
@@ -30,6 +30,22 @@ if TYPE_CHECKING:
 
 PREPARE_TIMEOUT_SECONDS = 30.0
 """Longest time for requests about an account and its models before a batch is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A caller's request to repeat tasks of one of their batches.
+
+    Attributes:
+        batch_id: id of the batch.
+        task_indexes: the tasks to repeat, whatever became of them; None for the failed ones that
+            are retryable.
+        new_seed: choose new seeds; otherwise each task has the seed that it had.
+    """
+
+    batch_id: str
+    task_indexes: Sequence[int] | None = None
+    new_seed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +66,11 @@ class BatchRequest:
             None for no limit.
         skip_invalid: run the valid tasks if others are invalid, and report each invalid one as
             failed; otherwise one invalid task refuses the request.
+        retry: the tasks of an earlier batch to repeat, in place of `tasks`.
+        retried: the tasks that `tasks` repeat; None for new tasks.
     """
 
-    tasks: object
+    tasks: object = None
     model: str | None = None
     semaphore: str | None = None
     concurrency_limit: int | None = None
@@ -62,6 +80,8 @@ class BatchRequest:
     attached: "Mapping[str, Image] | None" = None
     upload_seconds: float | None = None
     skip_invalid: bool = False
+    retry: Retry | None = None
+    retried: "RetriedTasks | None" = None
 
 
 class Preparation:
@@ -77,6 +97,12 @@ class Preparation:
         self._images = LocalImages.allowed(
             request.image_paths, settings.files, request.attached or {}
         )
+
+    @property
+    def retried(self) -> "RetriedTasks":
+        """The tasks of an earlier batch that the request's tasks repeat."""
+        assert self._request.retried is not None
+        return self._request.retried
 
     async def check_small(self) -> None:
         """Check what needs neither Replicate nor the backend, unless the request is large.
@@ -142,6 +168,7 @@ class Preparation:
             semaphores=semaphores,
             max_running=request.concurrency_limit,
             key=request.key,
+            retry=request.retried,
         )
 
     async def upload_images(self, batch: "PlannedBatch") -> "PlannedBatch":

@@ -1,7 +1,7 @@
 """Interface of the journal: batches, their tasks and results, kept for a day."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicate_mcp.semaphores.permit_store import AdmissionResult, QueueEntry
@@ -13,7 +13,7 @@ JOURNAL_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class JournalTask:
-    """A task in the journal, without tokens and without values that could take megabytes.
+    """A task in the journal, without its inputs, which are read only to create it again.
 
     Attributes:
         prompt: None for a task without one.
@@ -51,6 +51,19 @@ class IdempotencyKeyExists(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class RetriedTasks:
+    """The tasks of an earlier batch that a batch repeats.
+
+    Attributes:
+        batch_id: id of the earlier batch.
+        task_indexes: for each task of the new batch, the index of the repeated one.
+    """
+
+    batch_id: str
+    task_indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NewBatch:
     """A batch to be written to the journal.
 
@@ -60,6 +73,9 @@ class NewBatch:
         semaphore: the semaphore's name, as its caller knows it.
         key: idempotency key of the request; None if it has none.
         failures: results of the tasks that are never created, which are not all tasks.
+        inputs: what its tasks need to be created again, as `encode_inputs` returns it; "" if that
+            is not kept.
+        retry: the tasks that it repeats; None for a batch of new tasks.
     """
 
     id: str
@@ -69,6 +85,8 @@ class NewBatch:
     tasks: tuple[JournalTask, ...]
     key: IdempotencyKey | None = None
     failures: tuple[TaskFailure, ...] = ()
+    inputs: str = field(default="", repr=False)
+    retry: RetriedTasks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,7 @@ class BatchState:
         ended_at: when its last task got its result; None while it runs.
         first_prompt: the beginning of its first prompt; None if absent, or if the state is not from
             `list_batches`.
+        retry: the tasks that it repeats; None for a batch of new tasks.
     """
 
     id: str
@@ -92,6 +111,7 @@ class BatchState:
     created_at: float
     ended_at: float | None
     first_prompt: str | None = None
+    retry: RetriedTasks | None = None
 
     @property
     def status(self) -> BatchStatus:
@@ -150,6 +170,12 @@ class Journal(Protocol):
 
     async def tasks(self, batch_id: str) -> list[JournalTask]:
         """Return a batch's tasks in the journal, in order."""
+
+    async def inputs(self, batch_id: str) -> str | None:
+        """Return what a batch's tasks need to be created again, for `decode_inputs`.
+
+        None if the batch is unknown, or if an earlier version began it, which kept no inputs.
+        """
 
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None

@@ -5,6 +5,7 @@ resolved through all its links, and only files in the one folder that the user a
 person's own command line or program may name any path. Only images leave the machine.
 """
 
+import base64
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.media import HEAD_BYTES, media_type
@@ -33,6 +34,12 @@ allowed (`folder`); or `any`, relative to the current folder, with `~` for the h
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
     _FLAGS |= getattr(os, _name, 0)
+
+_DATA = re.compile(
+    r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?P<parameters>;(?!base64,)[^,;]*)*(?P<base64>;base64)?,",
+    re.ASCII | re.IGNORECASE,
+)
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 _ACCEPTED = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif", "heic")
 """Image types that may leave this machine, without their `image/` prefix."""
@@ -76,7 +83,7 @@ class LocalImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageContent:
-    """An image that a program has in memory.
+    """An image that a program has in memory, or a file of any type from a data URI.
 
     Attributes:
         where: the task and the input that had it first.
@@ -98,6 +105,31 @@ class ImageContent:
         """
         _check_size(where, len(content))
         kind = _image_type(where, content[:HEAD_BYTES])
+        return cls(where, hashlib.sha256(content).hexdigest(), kind, content)
+
+    @classmethod
+    def of_data(cls, where: str, uri: str) -> "ImageContent":
+        """Return the file of any type that a data URI contains.
+
+        Raises:
+            InvalidInput: the URI cannot be decoded, or the file is too large.
+        """
+        found = _DATA.match(uri)
+        content = unquote_to_bytes(uri[found.end() :]) if found else b""
+        if found and found["base64"]:
+            text = b"".join(content.split()).translate(_URL_SAFE).rstrip(b"=")
+            try:
+                content = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+            except ValueError:
+                content = b""
+        if found is None or not content:
+            raise InvalidInput(
+                f"{where} is a data: URI that cannot be decoded: give base64 like "
+                "data:image/png;base64,…, or an https:// link."
+            )
+        _check_size(where, len(content))
+        known = media_type(content[:HEAD_BYTES])
+        kind = known.name if known else found["kind"] or "application/octet-stream"
         return cls(where, hashlib.sha256(content).hexdigest(), kind, content)
 
     @property
@@ -135,7 +167,8 @@ class LocalImages:
         self._folder = folder
         self._instead = instead
         self._anywhere = anywhere
-        self._attached = attached or {}
+        self._attached = dict(attached or {})
+        self._data: dict[str, ImageContent] = {}
         self._seen: dict[PurePath, LocalImage] = {}
 
     @classmethod
@@ -161,14 +194,16 @@ class LocalImages:
     @property
     def found(self) -> dict[str, Image]:
         """Images found so far, by the URI that stands for each."""
-        return {**self._attached, **{image.uri: image for image in self._seen.values()}}
+        images: list[Image] = [*self._seen.values(), *self._data.values()]
+        return {**self._attached, **{image.uri: image for image in images}}
 
     def find(self, where: str, text: str) -> Image:
         """Return the image at a path, relative to the folder or absolute inside it.
 
         Args:
             where: the task and the input, for error messages.
-            text: the path or URI, for which `is_local` is true.
+            text: the path or URI, for which `is_local` is true; or a data URI, decoded once however
+                many inputs contain it.
 
         Raises:
             InvalidInput: the file does not exist, is outside the folder, is not an image, or may
@@ -176,6 +211,10 @@ class LocalImages:
         """
         if text in self._attached:
             return self._attached[text]
+        if text[:5].lower() == "data:":
+            if text not in self._data:
+                self._data[text] = ImageContent.of_data(where, text)
+            return self._data[text]
         shown = f"{where} {quoted(text)}"
         if self._folder is None:
             raise InvalidInput(

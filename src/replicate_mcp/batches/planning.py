@@ -1,13 +1,13 @@
 """Preparation of a batch: checks each task against its model's schema before anything runs."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio.to_thread
 
-from replicate_mcp.batches.journal import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey, RetriedTasks
 from replicate_mcp.batches.local_images import LocalImages
 from replicate_mcp.concurrency import for_each
 from replicate_mcp.cpu_bound import json_size, run_cpu_bound
@@ -19,11 +19,12 @@ from replicate_mcp.replicate_api.model_resolver import Model, ModelResolver
 from replicate_mcp.replicate_api.model_search import unknown
 from replicate_mcp.tasks import filenames
 from replicate_mcp.tasks.effort import Effort
-from replicate_mcp.tasks.file_urls import is_local
+from replicate_mcp.tasks.file_urls import is_large_data, is_local
 from replicate_mcp.tasks.input_conversion import whole_number
 from replicate_mcp.tasks.input_schema import InputSchema, count_unchecked
 from replicate_mcp.tasks.json_text import READING_COST, begins_like_json
 from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.secret_inputs import is_secret
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
 
 
@@ -40,6 +41,7 @@ class PlannedTask:
         complete_at_count: number of files at which the output is complete although the prediction
             still runs; None if only the prediction's end shows that.
         problems: problems of the task; a task with problems is never created, and has no inputs.
+        secrets: names of its inputs that the journal must not keep.
     """
 
     index: int
@@ -53,6 +55,7 @@ class PlannedTask:
     expected_count: int
     complete_at_count: int | None = None
     problems: tuple[TaskProblem, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class PlannedBatch:
         max_running: number of its tasks that may run at once; None for the semaphores' limits
             alone.
         key: idempotency key of the request; None if it has none.
+        retry: the tasks of another batch that it repeats; None for a batch of new tasks.
     """
 
     tasks: Sequence[PlannedTask]
@@ -79,6 +83,7 @@ class PlannedBatch:
     semaphores: tuple[str, ...]
     max_running: int | None = None
     key: IdempotencyKey | None = None
+    retry: RetriedTasks | None = None
 
 
 async def plan(
@@ -95,7 +100,8 @@ async def plan(
     Args:
         tasks: the tasks.
         found: each task's model, as `find_models` returns them.
-        images: finds images that inputs name by a path; planned inputs have a URI in their place.
+        images: finds images that inputs name by a path, and takes large data URIs; planned inputs
+            have a URI in their place until these are uploaded.
         dice: source of seeds; None for the system's.
     """
     dice = dice or random.SystemRandom()
@@ -109,7 +115,7 @@ async def plan(
     size = json_size([each.inputs for each in tasks]) * READING_COST
     for task in await run_cpu_bound(convert, size_bytes=size):
         schema = schemas[task.model]
-        if _names_paths(task, schema):  # In a thread, since the images are read whole.
+        if _has_uploads(task, schema):  # In a thread, since the images are read whole.
             task = await anyio.to_thread.run_sync(_with_images, task, schema, images)  # noqa: PLW2901
         settled.append(task)
 
@@ -167,21 +173,21 @@ def _converted(task: Task, schema: InputSchema | None, effort: Effort) -> Task:
     return replace(task, inputs=inputs)
 
 
-def _names_paths(task: Task, schema: InputSchema | None) -> bool:
+def _has_uploads(task: Task, schema: InputSchema | None) -> bool:
     return any(
-        _names_path(each)
+        _is_uploaded(each)
         for name in _file_inputs(task, schema)
         for each in _as_list(task.inputs[name])
     )
 
 
 def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) -> Task:
-    """Return the task with a URI for each image that its inputs name by a path."""
+    """Return the task with a URI for each image that its inputs name by a path or contain."""
 
     def found(where: str, value: Any) -> Any:
         if isinstance(value, list):
             return [found(f"{where}[{place}]", each) for place, each in enumerate(value)]
-        return images.find(where, value).uri if _names_path(value) else value
+        return images.find(where, value).uri if _is_uploaded(value) else value
 
     inputs, problems, where = dict(task.inputs), list(task.problems), f"task {task.index}: "
     for name in _file_inputs(task, schema):
@@ -194,8 +200,17 @@ def _with_images(task: Task, schema: InputSchema | None, images: LocalImages) ->
 
 
 def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
-    """Return the names of a task's inputs that are files by the schema, in the form it accepts."""
-    fields = schema.fields if schema is not None else {}
+    """Return the names of a task's inputs that are files by the schema, in the form it accepts.
+
+    Without a schema, those that are large data URIs, alone or all of a list.
+    """
+    if schema is None:
+        return [
+            name
+            for name, value in task.inputs.items()
+            if name != "prompt" and value and all(map(is_large_data, _as_list(value)))
+        ]
+    fields = schema.fields
     return [
         name
         for name, value in task.inputs.items()
@@ -203,9 +218,10 @@ def _file_inputs(task: Task, schema: InputSchema | None) -> list[str]:
     ]
 
 
-def _names_path(value: Any) -> bool:
+def _is_uploaded(value: Any) -> bool:
     # JSON text that could not be parsed is not a path: the check against the schema reports it.
-    return isinstance(value, str) and is_local(value) and not begins_like_json(value)
+    is_path = isinstance(value, str) and is_local(value) and not begins_like_json(value)
+    return is_path or is_large_data(value)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -247,7 +263,18 @@ def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effor
         expected_format=expected,
         expected_count=count,
         complete_at_count=None if model.streams_output else count,
+        secrets=tuple(_secrets(inputs, schema)),
     )
+
+
+def _secrets(inputs: Mapping[str, Any], schema: InputSchema | None) -> Iterator[str]:
+    """Yield the inputs that are secrets, by the model's schema or by themselves."""
+    fields = schema.fields if schema is not None else {}
+    for name, value in inputs.items():
+        if name != "prompt" and (
+            (name in fields and fields[name].secret) or is_secret(name, value)
+        ):
+            yield name
 
 
 def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProblem]:

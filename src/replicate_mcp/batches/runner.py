@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.cancellation import Cancellation
 from replicate_mcp.batches.journal import JournalTask, NewBatch
+from replicate_mcp.batches.journal_inputs import encode_inputs
 from replicate_mcp.batches.memory_limit import check_memory, estimate_bytes
 from replicate_mcp.batches.observer import NullObserver, Observer
 from replicate_mcp.batches.outcome import refusal
@@ -97,10 +98,11 @@ class BatchRunner:
         Raises:
             IdempotencyKeyExists: the key belongs to another batch of the caller.
             TooManyBatches: the batch does not fit into memory now; nothing was started.
+            InvalidInput: its inputs are too large for the journal; nothing was started.
         """
         tasks = planned.tasks
-        names, weight = await run_cpu_bound(
-            partial(_names_and_weight, tasks, is_weighed=self._most_bytes is not None),
+        names, weight, inputs = await run_cpu_bound(
+            partial(_prepare, planned, is_weighed=self._most_bytes is not None),
             size_bytes=_preparing_cost(tasks),
         )
         failures = tuple(refusal(task) for task in tasks if task.problems)
@@ -148,6 +150,8 @@ class BatchRunner:
                     ),
                     key=planned.key,
                     failures=failures,
+                    inputs=inputs,
+                    retry=planned.retry,
                 ),
                 QueueEntry(
                     id=batch.id,
@@ -231,15 +235,16 @@ class BatchRunner:
         return self._reconcilers[account]
 
 
-def _names_and_weight(
-    tasks: Sequence[PlannedTask], *, is_weighed: bool
-) -> tuple[BatchFilenames, int]:
+def _prepare(planned: PlannedBatch, *, is_weighed: bool) -> tuple[BatchFilenames, int, str]:
+    """Return a batch's filenames, the memory that it uses, and its inputs for the journal."""
+    tasks = planned.tasks
     names = BatchFilenames(
         [task.output_filename for task in tasks],
         [task.expected_format for task in tasks],
         [task.expected_count for task in tasks],
     )
-    return names, estimate_bytes(tasks) if is_weighed else 0
+    weight = estimate_bytes(tasks) if is_weighed else 0
+    return names, weight, encode_inputs(tasks, max_running=planned.max_running)
 
 
 def _preparing_cost(tasks: Sequence[PlannedTask]) -> int:

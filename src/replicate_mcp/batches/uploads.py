@@ -13,7 +13,7 @@ from replicate_mcp.concurrency import for_each
 from replicate_mcp.replicate_api.error_policy import to_public_error
 from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
-from replicate_mcp.tasks.media import extension_of_type
+from replicate_mcp.tasks.media import MEDIA_TYPES, OTHER_EXTENSION, extension_of_type
 
 MAX_CONCURRENT_UPLOADS = 3
 """Each upload holds its image in memory, up to 100 MB."""
@@ -54,7 +54,7 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
         async with limiter:
             content = await anyio.to_thread.run_sync(image.read)
             # Not the image's filename on this machine, which may reveal more than the image does.
-            name = f"{image.digest[:16]}.{extension_of_type(image.kind)}"
+            name = f"{image.digest[:16]}.{_extension(image.kind)}"
             try:
                 urls[image.digest] = await gateway.upload(content, name, image.kind)
             except ReplicateApiError as fault:
@@ -65,3 +65,8 @@ async def _uploaded(images: Mapping[str, Image], gateway: Gateway) -> dict[str, 
 
     await for_each(one_of_each.values(), upload)
     return {uri: urls[image.digest] for uri, image in images.items()}
+
+
+def _extension(kind: str) -> str:
+    is_known = any(each.name == kind for each in MEDIA_TYPES)
+    return extension_of_type(kind) if is_known else OTHER_EXTENSION

@@ -24,6 +24,7 @@ OK, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
     "serve": "serve MCP on stdin and stdout (what a host starts; the default)",
     "generate": "make images from prompts",
+    "retry": "make failed tasks of a batch again, or chosen ones",
     "batches": "list your batches of the last 24 hours, or show one",
     "download": "save a batch's images on this machine",
     "semaphores": "show the limits and who uses them, watch, set, unset or remove them",

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from replicate_mcp.errors import InvalidInput
 from replicate_mcp.tasks.json_text import read_json_text
 from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.task import MAX_TASKS
 from replicate_mcp.tasks.validation_messages import quoted
 
 IGNORED = ("output_dir",)
@@ -74,18 +75,51 @@ _TASK: dict[str, Any] = {
 }
 
 
-class GenerateBody(BaseModel):
+class WithCredentials(BaseModel):
+    """A body that may contain the caller's own token."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    credentials: Annotated[Credentials | None, BeforeValidator(_object)] = None
+
+    @property
+    def own_token(self) -> str | None:
+        """The caller's token in the body; None if absent."""
+        if self.credentials is None:
+            return None
+        return self.credentials.replicate_api_token.get_secret_value()
+
+
+class RetryRequest(WithCredentials):
+    """Request to make tasks of a batch again, in a new batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_indexes: (
+        Annotated[
+            list[Annotated[int, Field(ge=0, lt=MAX_TASKS, strict=True)]],
+            Field(min_length=1, max_length=MAX_TASKS),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="the tasks to make again, made ones too; else the failed ones whose "
+        "`retryable` is true",
+    )
+    new_seed: Annotated[bool | None, BeforeValidator(_without_empty)] = Field(
+        None, description="choose new seeds; else each task has the seed that it had"
+    )
+
+
+class GenerateBody(WithCredentials):
     """Fields common to both generate routes."""
 
-    model_config = ConfigDict(
-        extra="allow", protected_namespaces=(), hide_input_in_errors=True, populate_by_name=True
-    )
+    model_config = ConfigDict(extra="allow", protected_namespaces=(), populate_by_name=True)
 
     model_name: Text = Field(
         None, description="owner/name, owner/name:version, or a short name; else the default model"
     )
     model: Text = Field(None, description="the same as model_name")
-    credentials: Annotated[Credentials | None, BeforeValidator(_object)] = None
     external_semaphore_id: Text = Field(
         None, description="a registered limit to stay under, besides the account's"
     )
@@ -102,13 +136,6 @@ class GenerateBody(BaseModel):
         description="inputs of the model; they override same-named fields",
         json_schema_extra={"type": "object"},
     )
-
-    @property
-    def own_token(self) -> str | None:
-        """The caller's token in the body; None if absent."""
-        if self.credentials is None:
-            return None
-        return self.credentials.replicate_api_token.get_secret_value()
 
     @property
     def named_model(self) -> str | None:

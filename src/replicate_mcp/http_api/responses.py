@@ -33,6 +33,18 @@ class GeneratedBatch(Batch):
     semaphore_id: str | None
 
 
+class RetriedBatch(Batch):
+    """Result of `POST /batches/{batch_id}/retry`: the new batch, whatever the outcome of its tasks.
+
+    Each row has the `retried_task_index` of the task that it repeats.
+    """
+
+    success: bool
+    retry_of: str
+    successful_results: list[dict[str, Any]]
+    failed_results: list[dict[str, Any]]
+
+
 class GeneratedImage(BaseModel):
     """Result of `POST /generate`."""
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 TASKS = "tasks"
 """The argument whose tasks are validated elsewhere."""
 
+RETRY_OF = "retry_of"
+"""The argument that replaces `tasks`."""
+
 SYNONYMS = {
     "batch": "batch_id",
     "cursor": "after",
@@ -34,6 +37,9 @@ SYNONYMS = {
     "page_size": "limit",
     "prompts": TASKS,
     "q": "query",
+    "retry": RETRY_OF,
+    "retry_batch": RETRY_OF,
+    "retry_batch_id": RETRY_OF,
     "search": "query",
     "timeout": "wait_seconds",
     "wait": "wait_seconds",
@@ -55,7 +61,6 @@ NOT_ARGUMENTS = {
         *("save_to", "save_path", "save_dir", "output_dir", "output_path", "output_folder"),
         *("out", "out_dir", "download_to", "directory", "folder", "destination"),
     ),
-    "send the tasks that failed as the tasks of another call": ("retry_of", "retry_batch"),
     "give semaphore, the name of a limit from list_semaphores": (
         *("concurrency_limit", "concurrent_limit", "concurrency", "max_concurrency"),
         *("max_concurrent", "max_parallel", "parallel", "parallelism"),

@@ -63,7 +63,10 @@ def page_as_json(page: "BatchResult") -> dict[str, Any]:
 
 
 def page_as_text(page: "BatchResult") -> str:
-    """Return a page as lines: the counts, each file, each failed task, and `next_step`."""
+    """Return a page as lines: the counts, each file, each failed task, and `next_step`.
+
+    The last page has the call that repeats failed tasks in its place, if any of its tasks can be.
+    """
     lines = [counts_line(page)]
     for success in page.successful_results:
         for file in success.generated_files:
@@ -79,6 +82,11 @@ def page_as_text(page: "BatchResult") -> str:
     ]
     if step := next_step(page):
         lines.append(step)
+    elif any(failed.retryable for failed in page.failed_results):
+        lines.append(
+            f"To make failed tasks again: generate_images with retry_of={page.batch_id} repeats "
+            "those that are retryable."
+        )
     return "\n".join(lines)
 
 

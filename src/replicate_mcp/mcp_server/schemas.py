@@ -42,7 +42,6 @@ _PREVIEW: Schema = {
 _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
 
 GENERATE_IMAGES: Schema = _arguments(
-    "tasks",
     tasks={
         "type": "array",
         "description": "1 to 1000 image requests. Any other model input is a key of a task too.",
@@ -70,6 +69,10 @@ GENERATE_IMAGES: Schema = _arguments(
                 },
             },
         },
+    },
+    retry_of={
+        "type": "string",
+        "description": "Instead of tasks: a batch_id, to make its retryable failed tasks again.",
     },
     model={
         "type": "string",
@@ -132,10 +135,12 @@ BATCH_COUNTS: Schema = _object(" ".join(_COUNTS), **_COUNTS)
 BATCH_RESULT: Schema = _object(
     " ".join([*_COUNTS, "successful_results", "failed_results", "cursor"]),
     **_COUNTS,
+    retry_of=_TEXT,
     successful_results=_list(
         _object(
             "task_index output_filename model prediction_id count generated_files",
             task_index=_COUNT,
+            retried_task_index=_COUNT,
             prompt=_TEXT,
             output_filename=_TEXT,
             model=_TEXT,
@@ -158,6 +163,7 @@ BATCH_RESULT: Schema = _object(
         _object(
             "task_index output_filename error error_code retryable",
             task_index=_COUNT,
+            retried_task_index=_COUNT,
             prompt=_TEXT,
             output_filename=_TEXT,
             error=_TEXT,

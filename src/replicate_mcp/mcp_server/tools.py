@@ -9,13 +9,13 @@ import anyio
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.preparation import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest, Retry
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress
 from replicate_mcp.cpu_bound import INLINE_BYTES, VALUE_BYTES, json_size, run_cpu_bound
-from replicate_mcp.errors import InvalidInput, ReplicateMcpError
+from replicate_mcp.errors import InvalidInput, ReplicateMcpError, TaskProblem, refusal_of
 from replicate_mcp.mcp_server import schemas
-from replicate_mcp.mcp_server.arguments import TASKS, read_arguments
+from replicate_mcp.mcp_server.arguments import RETRY_OF, TASKS, read_arguments
 from replicate_mcp.mcp_server.elicitation import Confirmation, ElicitationRequired
 from replicate_mcp.mcp_server.gallery import GALLERY_URI
 from replicate_mcp.mcp_server.model_results import found_models, model_inputs
@@ -117,7 +117,8 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     batch_id = await call.app.batches.start(
         call.caller,
         BatchRequest(
-            arguments["tasks"],
+            arguments.get(TASKS),
+            retry=_retry(arguments),
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             image_paths="folder" if call.is_local else "none",
@@ -133,6 +134,34 @@ async def generate_images(call: ToolCall) -> CallToolResult:
         call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
     return await call.answer_with(await call.app.batches.result(call.caller, batch_id, **call.page))
+
+
+def _retry(arguments: Mapping[str, Any]) -> Retry | None:
+    """Return which batch to retry; None if the call has tasks.
+
+    Raises:
+        InvalidInput: the call has neither, or something beside retry_of that the batch has itself.
+    """
+    if RETRY_OF not in arguments:
+        if TASKS not in arguments:
+            raise refusal_of(
+                [TaskProblem(None, TASKS, f"{TASKS} is missing: generate_images needs it")]
+            )
+        return None
+    given = [name for name in (TASKS, "model", "semaphore") if arguments.get(name)]
+    if given:
+        raise refusal_of(
+            [
+                TaskProblem(
+                    None,
+                    name,
+                    f"{name} does not go with {RETRY_OF}, which makes tasks again as they were: "
+                    "leave one of the two out",
+                )
+                for name in given
+            ]
+        )
+    return Retry(arguments[RETRY_OF])
 
 
 async def get_batch(call: ToolCall) -> CallToolResult:

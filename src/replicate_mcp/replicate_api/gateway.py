@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ MAX_ACCOUNT_CHARACTERS = 200
 
 MAX_LIST_PAGES = 20
 """Maximum number of pages, of 100 rows each, to read from the list of predictions."""
+
+
+_FILE_PATH = re.compile(r"/v1/files/([\w-]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +300,26 @@ class Gateway:
         if not isinstance(url, str):
             raise ResponseLost("the answer names no URL of the file")
         return url
+
+    def is_uploaded(self, url: str) -> bool:
+        """Return whether `url` is that of a file at Replicate, as `upload` returns it."""
+        return self._file_id(url) is not None
+
+    async def has_upload(self, url: str) -> bool:
+        """Return whether Replicate still has the uploaded file of this URL."""
+        file_id = self._file_id(url)
+        try:
+            await self._get(lambda client: client.files.async_get(str(file_id)))
+        except ApiStatusError as refusal:
+            if refusal.status == 404:
+                return False
+            raise
+        return True
+
+    def _file_id(self, url: str) -> str | None:
+        path = url.removeprefix(self._base_url)
+        found = _FILE_PATH.fullmatch(path) if path != url else None
+        return found[1] if found else None
 
     async def version(self, owner: str, name: str, version: str) -> Mapping[str, Any]:
         """Return a model's version as the API describes it."""

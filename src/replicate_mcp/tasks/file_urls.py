@@ -15,6 +15,19 @@ _UNLOADABLE = re.compile(r"[\x00-\x1f\x7f\\]|\A[^/]*//[^/?#]*\s")
 """Control characters, a backslash, or a space in the host; HTTP clients quote one in the path."""
 
 
+MAX_INLINE_CHARACTERS = 16_000
+"""Maximum length of a data URI that stays in a task's inputs; a longer one is uploaded."""
+
+
+def is_large_data(value: object) -> bool:
+    """Return whether `value` is a data URI that is uploaded before its task is created."""
+    return (
+        isinstance(value, str)
+        and len(value) > MAX_INLINE_CHARACTERS
+        and value[:5].lower() == "data:"
+    )
+
+
 def is_local(text: str) -> bool:
     """Return whether `text`, in place of a URL, may name a local image: a path, or its URL."""
     return (

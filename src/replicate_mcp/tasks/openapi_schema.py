@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicate_mcp.tasks.json_limits import MAX_DEPTH
+from replicate_mcp.tasks.secret_inputs import is_secret_schema
 
 JSON = dict[str, Any]
 
@@ -40,6 +41,7 @@ class InputField:
         minimum: lower bound of a number, inclusive; None if absent.
         maximum: upper bound of a number, inclusive; None if absent.
         items: type of a list's items; "" if it is not a list, or if items may have any type.
+        secret: whether the model marks it as a secret.
     """
 
     name: str
@@ -51,6 +53,7 @@ class InputField:
     maximum: float | None
     required: bool
     items: str = ""
+    secret: bool = False
 
     @property
     def takes_files(self) -> bool:
@@ -230,6 +233,7 @@ def field_of(name: str, schema: JSON, required: bool) -> InputField:
         maximum=maximum,
         required=required,
         items=_items_of(schema),
+        secret=is_secret_schema(schema),
     )
 
 

@@ -39,6 +39,7 @@ class TaskSuccess(_Row):
     """The result of a task with at least one image."""
 
     task_index: int
+    retried_task_index: int | None = None
     prompt: Text | None = None
     output_filename: Text
     model: str
@@ -53,6 +54,7 @@ class TaskFailure(_Row):
     """The result of a task without an image, and the reason."""
 
     task_index: int
+    retried_task_index: int | None = None
     prompt: Text | None = None
     output_filename: Text
     error: Text
@@ -74,6 +76,7 @@ class BatchCounts(_Row):
     """The counts and the status of a batch.
 
     Attributes:
+        retry_of: the batch whose tasks it repeats, each with its `retried_task_index`.
         is_stopping: whether it was cancelled and has not ended yet; not serialised.
     """
 
@@ -84,6 +87,7 @@ class BatchCounts(_Row):
     failed_count: int
     pending_count: int
     semaphore: str
+    retry_of: str | None = None
     is_stopping: SkipJsonSchema[bool] = Field(False, exclude=True)
 
     @property

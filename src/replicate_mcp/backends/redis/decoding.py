@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from replicate_mcp.backends.first_prompt import first_prompt
 from replicate_mcp.backends.redis.encoding import encode_reason
 from replicate_mcp.batches.attempt_store import AttemptRecord, RecordedAttempts
-from replicate_mcp.batches.journal import BatchState
+from replicate_mcp.batches.journal import BatchState, RetriedTasks
 from replicate_mcp.batches.messages import (
     INTERRUPTED,
     OUTCOME_UNKNOWN,
@@ -81,12 +81,13 @@ def decode_batch(reply: Sequence[str]) -> BatchState:
     """Decode a batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
-        *first_task,
+        retry_of, retried, *first_task,
     ) = reply  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
         bool(canceled), float(created), float(ended) if ended else None,
         first_prompt(first_task[0]) if first_task else None,
+        RetriedTasks(retry_of, tuple(json.loads(retried))) if retry_of else None,
     )  # fmt: skip
 
 

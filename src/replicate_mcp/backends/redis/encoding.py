@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicate_mcp.batches.attempt_store import Attempt
-from replicate_mcp.batches.journal import NewBatch
+from replicate_mcp.batches.journal import NewBatch, RetriedTasks
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -46,11 +46,18 @@ def encode_batch(batch: NewBatch) -> dict[str, Any]:
             )
             for task in batch.tasks
         ],
+        **({} if not batch.inputs else {"inputs": batch.inputs}),
+        **({} if batch.retry is None else encode_retry(batch.retry)),
         "failures": [
             (each.task_index, encode_reason(each.error_code, each.error, retryable=each.retryable))
             for each in batch.failures
         ],
     }
+
+
+def encode_retry(retry: RetriedTasks) -> dict[str, str]:
+    """Encode the tasks that a batch repeats; the script does not parse their indexes."""
+    return {"retry_of": retry.batch_id, "retried": json.dumps(retry.task_indexes)}
 
 
 def encode_reason(code: ErrorCode, error: str, *, retryable: bool) -> str:

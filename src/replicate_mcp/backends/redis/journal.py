@@ -131,6 +131,11 @@ class RedisJournal(RedisStore):
         (reply,) = await self._session.read("tasks", batch=batch_id)
         return [JournalTask(**json.loads(task)) for task in reply]
 
+    async def inputs(self, batch_id: str) -> str | None:
+        """Return what a batch's tasks need to be created again; None if it was not kept."""
+        reply = await self._session.read("inputs", batch=batch_id)
+        return str(reply[0]) if reply else None
+
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:

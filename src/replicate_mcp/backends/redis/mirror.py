@@ -124,6 +124,7 @@ class MirroredBatch:
         """Return the approximate memory size of its tasks and results in bytes."""
         texts = [text for task in self.batch.tasks for text in (task.prompt, task.output_filename)]
         texts += [failure.error for failure in self.batch.failures]
+        texts.append(self.batch.inputs)
         return sum(map(sys.getsizeof, texts)) + sum(
             sys.getsizeof(row[2]) for row in self.rows.values()
         )

@@ -337,6 +337,10 @@ class SqliteBackend:
         """Return the journal's data of a batch's tasks, in order."""
         return await self._step(lambda _, journal: journal.tasks(batch_id))
 
+    async def inputs(self, batch_id: str) -> str | None:
+        """Return what a batch's tasks need to be created again; None if it was not kept."""
+        return await self._step(lambda _, journal: journal.inputs(batch_id))
+
     async def results(
         self, batch_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[TaskResult]:

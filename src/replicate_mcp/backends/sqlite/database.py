@@ -18,7 +18,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x52504C4D
 """Marks a file as ours ("RPLM"), so that another program's database is not modified."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 MIN_SQLITE = (3, 35, 0)
 """The first version with `RETURNING`."""
@@ -164,8 +164,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version >= SCHEMA_VERSION:
         return
-    if version == 1:
-        _execute_script(connection, _script("migration_1_to_2"))
+    for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+        _execute_script(connection, _script(f"migration_{older}_to_{older + 1}"))
     _execute_script(connection, _script("schema"))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

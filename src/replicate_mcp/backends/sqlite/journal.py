@@ -21,6 +21,7 @@ from replicate_mcp.batches.journal import (
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
+    RetriedTasks,
 )
 from replicate_mcp.semaphores.daily_quota import day_of
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
@@ -29,7 +30,7 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 _STATE = (
     "SELECT id, caller, account, semaphore, total, succeeded, failed,"
-    " canceled, created_at, ended_at"
+    " canceled, created_at, ended_at, retry_of, retried"
     " FROM batch"
 )
 _WITH_TASKS = _STATE.replace(
@@ -87,18 +88,24 @@ class JournalTables:
         tasks = json.dumps(
             [[task.prompt, task.output_filename, task.model] for task in batch.tasks]
         )
-        size = BATCH_BYTES + len(tasks)
+        retried = batch.retry and json.dumps(batch.retry.task_indexes)
+        size = BATCH_BYTES + len(tasks) + len(batch.inputs) + len(retried or "")
         self._ensure_space(batch.account, size)
         self._db.execute(
             "INSERT INTO batch (id, caller, account, holder, semaphore, total, created_at,"
-            " key, digest, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key, digest, bytes, retry_of, retried)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.id, batch.caller, batch.account, self._holder, batch.semaphore,
                 len(batch.tasks), self._now,
                 batch.key and batch.key.key, batch.key and batch.key.digest, size,
+                batch.retry and batch.retry.batch_id, retried,
             ),
         )  # fmt: skip
-        self._db.execute("INSERT INTO task_list (batch, tasks) VALUES (?, ?)", (batch.id, tasks))
+        self._db.execute(
+            "INSERT INTO task_list (batch, tasks, inputs) VALUES (?, ?, ?)",
+            (batch.id, tasks, batch.inputs or None),
+        )
         if batch.failures:
             self.record_results(batch.id, batch.failures)
 
@@ -224,6 +231,11 @@ class JournalTables:
         """Return the journal's data of a batch's tasks."""
         return _tasks(self._task_list(batch))
 
+    def inputs(self, batch: str) -> str | None:
+        """Return what a batch's tasks need to be created again; None if it was not kept."""
+        row = self._db.execute("SELECT inputs FROM task_list WHERE batch = ?", (batch,)).fetchone()
+        return None if row is None else row[0]
+
     def task(self, batch: str, index: int) -> JournalTask:
         """Return the journal's data of a task."""
         row = self._db.execute(
@@ -328,7 +340,11 @@ def _tasks(written: str) -> list[JournalTask]:
 
 
 def _state(row: Sequence[Any]) -> BatchState:
-    batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended = row
+    (
+        batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
+        retry_of, retried,
+    ) = row  # fmt: skip
     return BatchState(
-        batch, caller, account, semaphore, total, succeeded, failed, bool(canceled), created, ended
-    )
+        batch, caller, account, semaphore, total, succeeded, failed, bool(canceled), created, ended,
+        retry=RetriedTasks(retry_of, tuple(json.loads(retried))) if retry_of else None,
+    )  # fmt: skip

@@ -89,7 +89,9 @@ CREATE TABLE IF NOT EXISTS batch (
   key        TEXT,                  -- idempotency key of the request
   digest     TEXT,
   state      TEXT NOT NULL DEFAULT 'running',  -- or 'ended'; 'forgotten' if only its key is left
-  bytes      INTEGER NOT NULL DEFAULT 0        -- size that counts against its account's allowance
+  bytes      INTEGER NOT NULL DEFAULT 0,       -- size that counts against its account's allowance
+  retry_of   TEXT,                  -- the batch whose tasks it repeats
+  retried    TEXT                   -- their indexes, as JSON
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS batch_visible ON batch (caller, created_at) WHERE state != 'forgotten';
@@ -126,7 +128,8 @@ END;
 -- Separate from `batch`, whose rows are rewritten with each result: tasks may take megabytes.
 CREATE TABLE IF NOT EXISTS task_list (
   batch TEXT PRIMARY KEY REFERENCES batch (id) ON DELETE CASCADE,
-  tasks TEXT NOT NULL               -- prompts, filenames and models
+  tasks TEXT NOT NULL,              -- prompts, filenames and models
+  inputs TEXT                       -- what else creates them again; null before version 3
 );
 
 CREATE TABLE IF NOT EXISTS result (

@@ -10,7 +10,7 @@ from replicate_mcp.cli.printing import OutputFailed, drop_output
 from replicate_mcp.errors import BackendUnavailable, InvalidInput, ModelNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from replicate_mcp.app.app import App
     from replicate_mcp.app.preparation import BatchRequest
@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make the valid tasks, and list those with faults among the failed",
     )
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the results of a new batch."""
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--out", type=folder, metavar="DIR", help="save the images there too")
     parser.add_argument(
@@ -71,12 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_max_mb(parser, "with --out: ")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the batch, print its results, and save the images if `--out` is given."""
-    from replicate_mcp.cli.app_session import run_in_app
-    from replicate_mcp.cli.task_input import read_tasks
-    from replicate_mcp.settings_loader import load_settings
+def check_output_arguments(arguments: argparse.Namespace) -> None:
+    """Check the options that `add_output_arguments` adds.
 
+    Raises:
+        InvalidInput: an option has no effect without `--out`.
+    """
     if arguments.out is None:
         for option, value in (
             ("--overwrite", arguments.overwrite),
@@ -84,6 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             if value:
                 raise InvalidInput(f"{option} goes with --out DIR: without it, no file is saved.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the batch, print its results, and save the images if `--out` is given."""
+    from replicate_mcp.cli.app_session import run_in_app
+    from replicate_mcp.cli.task_input import read_tasks
+    from replicate_mcp.settings_loader import load_settings
+
+    check_output_arguments(arguments)
     settings = load_settings(env_file=arguments.env_file)
     given = read_tasks(
         arguments.prompts, arguments.filename, arguments.file, has_inputs=bool(arguments.input)
@@ -92,7 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
         from replicate_mcp.cli.downloader import make_folder
 
         make_folder(arguments.out, _names(given.tasks))  # Fails before anything is created.
-    return run_in_app(settings, lambda app: _generate(app, arguments, given))
+
+    async def generate(app: "App") -> int:
+        caller = app.caller()
+
+        async def request() -> "BatchRequest":
+            return await _request(app, caller, arguments, given)
+
+        return await run_batch(app, caller, arguments, request, len(given.tasks))
+
+    return run_in_app(settings, generate)
 
 
 def _names(tasks: "Sequence[object]") -> list[str]:
@@ -106,19 +129,33 @@ def _names(tasks: "Sequence[object]") -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput") -> int:
+async def run_batch(
+    app: "App",
+    caller: "Caller",
+    arguments: argparse.Namespace,
+    request: "Callable[[], Awaitable[BatchRequest]]",
+    total: int,
+) -> int:
+    """Run a batch, print its results, save its images if asked to, and return the exit code.
+
+    Args:
+        app: the app of the command.
+        caller: this machine's user.
+        arguments: the options of `add_output_arguments`.
+        request: returns the request, once Ctrl-C is handled.
+        total: number of its tasks.
+    """
     from replicate_mcp.cli import output
     from replicate_mcp.cli.executable import as_typed
     from replicate_mcp.cli.interrupts import Interrupts
     from replicate_mcp.cli.progress_bar import ProgressBar
 
-    caller = app.caller()
-    with ProgressBar(len(given.tasks)) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
-        batch_id = await _start(app, caller, arguments, given, interrupts)
+    with ProgressBar(total) as bar, Interrupts(lambda: _leave(bar)) as interrupts:
+        batch_id = await _start(app, caller, request, interrupts)
         if batch_id is None:
             bar.say("Nothing was made.")
             return INTERRUPTED
-        result = await _run_batch(app, caller, batch_id, bar, interrupts)
+        result = await _follow(app, caller, batch_id, bar, interrupts)
     code = output.exit_code(result)
     keeps_batches = app.settings.backend != "memory"
     try:
@@ -131,7 +168,9 @@ async def _generate(app: "App", arguments: argparse.Namespace, given: "TaskInput
             code = SOME_FAILED
             show = as_typed("batches", batch_id) if keeps_batches else ""
             bar.say(f"{error}{' To show the results:' if show else ''}", show)
-    bar.say(output.summary(result))
+    can_retry = keeps_batches and any(row.retryable for row in result.failed_results)
+    hint = " `replicate-mcp retry` makes again what can be retried." if can_retry else ""
+    bar.say(output.summary(result) + hint)
     if arguments.out is not None:
         from replicate_mcp.cli.downloader import Saver
 
@@ -164,8 +203,7 @@ def _leave(bar: "ProgressBar") -> None:
 async def _start(
     app: "App",
     caller: "Caller",
-    arguments: argparse.Namespace,
-    given: "TaskInput",
+    request: "Callable[[], Awaitable[BatchRequest]]",
     interrupts: "Interrupts",
 ) -> str | None:
     """Start a batch and return its id, or None if Ctrl-C was pressed before it started."""
@@ -179,8 +217,7 @@ async def _start(
             group.cancel_scope.cancel()
 
         group.start_soon(give_up_when_asked)
-        request = await _request(app, caller, arguments, given)
-        batch_id = await app.batches.start(caller, request)
+        batch_id = await app.batches.start(caller, await request())
         group.cancel_scope.cancel()
     return batch_id
 
@@ -212,7 +249,7 @@ async def _request(
     )
 
 
-async def _run_batch(
+async def _follow(
     app: "App", caller: "Caller", batch_id: str, bar: "ProgressBar", interrupts: "Interrupts"
 ) -> "BatchResult":
     """Wait until the batch ends; Ctrl-C cancels it, also on Replicate."""

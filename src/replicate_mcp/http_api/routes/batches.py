@@ -58,7 +58,7 @@ async def batch(
         return await json_response(answer, size_bytes=result.size_bytes)
 
 
-@router.delete("/batches/{batch_id}", openapi_extra=FOR_CALLERS)
+@router.delete("/batches/{batch_id}", response_model_exclude_none=True, openapi_extra=FOR_CALLERS)
 async def cancel(batch_id: str, app: AppDep, caller: CallerDep) -> BatchCounts:
     """Cancel a batch: create nothing more, and cancel its running predictions on Replicate."""
     return await app.batches.cancel(caller, batch_id)

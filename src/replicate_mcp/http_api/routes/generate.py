@@ -1,4 +1,4 @@
-"""`POST /generate` and `POST /generate-batch`."""
+"""The routes that start batches: `POST /generate`, `/generate-batch` and `/batches/{id}/retry`."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from replicate_mcp.app.app import App
-from replicate_mcp.app.preparation import BatchRequest
+from replicate_mcp.app.preparation import BatchRequest, Retry
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.journal import IdempotencyKey
 from replicate_mcp.batches.tracing import joined_to
@@ -21,11 +21,17 @@ from replicate_mcp.http_api.dependencies import AppDep, caller_of
 from replicate_mcp.http_api.error_responses import failed_image_response
 from replicate_mcp.http_api.limits.large_bodies import LargeBodyRoute, json_response
 from replicate_mcp.http_api.openapi import FOR_CALLERS, Responses, error_responses
-from replicate_mcp.http_api.requests import GenerateBatchRequest, GenerateBody, GenerateRequest
+from replicate_mcp.http_api.requests import (
+    GenerateBatchRequest,
+    GenerateBody,
+    GenerateRequest,
+    RetryRequest,
+)
 from replicate_mcp.http_api.responses import (
     Batch,
     GeneratedBatch,
     GeneratedImage,
+    RetriedBatch,
     made_batch,
     made_image,
 )
@@ -107,6 +113,44 @@ async def generate_batch(
         )
 
 
+@router.post(
+    "/batches/{batch_id}/retry",
+    response_model=RetriedBatch,
+    responses=_ANSWERS,
+    openapi_extra=FOR_CALLERS,
+)
+async def retry(
+    batch_id: str,
+    request: Request,
+    app: AppDep,
+    body: RetryRequest | None = None,
+    key: Key = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Make tasks of a batch again, in a new batch, with the inputs that they had.
+
+    By default these are the failed tasks whose `retryable` is true. The response is that of
+    `POST /generate-batch`, where each row has the `retried_task_index` of the task that it repeats.
+    """
+    body = body or RetryRequest()
+    caller = caller_of(request, body.own_token)
+    retried = Retry(batch_id, body.task_indexes, new_seed=bool(body.new_seed))
+    digest = IdempotencyKey(key, _digest(body, retry_of=batch_id)) if key else None
+    with joined_to(request.headers):
+        started = await app.batches.start(caller, BatchRequest(retry=retried, key=digest))
+    if _is_asynchronous(prefer):
+        return await _accepted(app, caller, started, applied=True)
+    with cancel_on_disconnect(request):
+        await app.batches.wait(caller, started, seconds=None)
+    async with read_limiter():
+        result = await app.batches.result(caller, started)
+        if result.status == "running":
+            return await _accepted(app, caller, started)
+        return await json_response(
+            lambda: {"success": True, **as_json(result)}, size_bytes=result.size_bytes
+        )
+
+
 async def _started(
     request: Request, app: App, caller: Caller, body: GenerateBody, key: str | None
 ) -> str:
@@ -134,13 +178,13 @@ async def _started(
         return await app.batches.start(caller, await run_cpu_bound(read, size_bytes=size))
 
 
-def _digest(body: BaseModel) -> str:
+def _digest(body: BaseModel, **beside: str) -> str:
     """Return a digest of the request, to detect another one with the same key."""
     try:
         content = body.model_dump(mode="json", exclude={"credentials"})
     except ValueError:  # More than 255 levels; no valid input has them.
         raise InvalidInput("The request's body is nested too deeply.") from None
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content | beside, sort_keys=True).encode()).hexdigest()
 
 
 def _is_asynchronous(prefer: str | None) -> bool:

@@ -134,7 +134,7 @@ local function open_batch(call)
   if batch and (is_forgotten or batch ~= call.entry) then return {'taken', batch, digest} end
   if not are_known(call.semaphores) then return {'unknown', known_names()} end
   if not journal.exists(call.entry) then
-    local refused = space.make(call.batch.account, call.batch.tasks)
+    local refused = space.make(call.batch)
     if refused then return {'full', refused} end
     journal.open(call.entry, call.batch)
   end
@@ -413,6 +413,8 @@ function commands.list_batches()
 end
 
 function commands.tasks() return {redis.call('LRANGE', tasks_key(args.batch), 0, -1)} end
+
+function commands.inputs() return {redis.call('GET', inputs_key(args.batch)) or nil} end
 
 function commands.results()
   return {redis.call('LRANGE', results_key(args.batch), args.after, args.last)}

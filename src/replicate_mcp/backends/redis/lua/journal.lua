@@ -8,7 +8,7 @@ function journal.account_of(batch)
 end
 
 local function keep(batch, seconds)
-  for _, name in ipairs({batch_key(batch), tasks_key(batch), results_key(batch)}) do
+  for _, name in ipairs({batch_key(batch), tasks_key(batch), inputs_key(batch), results_key(batch)}) do
     redis.call('EXPIRE', name, seconds)
   end
   local request = redis.call('HGET', batch_key(batch), 'request')
@@ -30,15 +30,19 @@ function journal.open(batch, fields)
     redis.call('SET', request, batch .. ' ' .. fields.digest)
     redis.call('HSET', batch_key(batch), 'request', request)
   end
-  redis.call('DEL', tasks_key(batch), results_key(batch))
+  if fields.retry_of then
+    redis.call('HSET', batch_key(batch), 'retry_of', fields.retry_of, 'retried', fields.retried)
+  end
+  redis.call('DEL', tasks_key(batch), inputs_key(batch), results_key(batch))
   redis.call('RPUSH', tasks_key(batch), unpack(fields.tasks))
+  if fields.inputs then redis.call('SET', inputs_key(batch), fields.inputs) end
   redis.call('HSET', key.running, batch, me)
   local caller = caller_key(fields.caller)
   redis.call('ZADD', caller, exact(fields.created_at or now), batch)
   redis.call('ZREMRANGEBYSCORE', caller, '-inf', exact(now - RUNNING_BATCH_SECONDS))
   redis.call('EXPIRE', caller, RUNNING_BATCH_SECONDS)
   keep(batch, RUNNING_BATCH_SECONDS)
-  space.begin(fields.account, batch, fields.tasks)
+  space.begin(fields.account, batch, fields)
   local rows = {}
   for place, failure in ipairs(fields.failures or {}) do
     rows[place] = row(failure[1], fields.tasks[failure[1] + 1], failure[2])
@@ -50,7 +54,7 @@ end
 -- not carried out again.
 function journal.delete(batch, expires_at)
   local kept = redis.call('HMGET', batch_key(batch), 'caller', 'request')
-  redis.call('DEL', batch_key(batch), tasks_key(batch), results_key(batch))
+  redis.call('DEL', batch_key(batch), tasks_key(batch), inputs_key(batch), results_key(batch))
   if kept[1] then redis.call('ZREM', caller_key(kept[1]), batch) end
   local value = kept[2] and redis.call('GET', kept[2])
   if not value or string.match(value, '^%S+') ~= batch then return false end
@@ -198,10 +202,10 @@ end
 
 function journal.state(batch)
   local kept = redis.call('HMGET', batch_key(batch), 'caller', 'account', 'semaphore', 'total',
-    'succeeded', 'failed', 'canceled', 'created_at', 'ended_at')
+    'succeeded', 'failed', 'canceled', 'created_at', 'ended_at', 'retry_of', 'retried')
   if not kept[1] then return nil end
   local state = {batch}
-  for place = 1, 9 do state[place + 1] = kept[place] or '' end
+  for place = 1, 11 do state[place + 1] = kept[place] or '' end
   return state
 end
 

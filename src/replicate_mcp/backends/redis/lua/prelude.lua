@@ -58,6 +58,7 @@ for name in pairs(GENERATION_SETS) do add_generation_key(name) end
 local function channel(holder) return prefix .. 'wake:' .. holder end
 local function batch_key(batch) return prefix .. 'batch:' .. batch end
 local function tasks_key(batch) return prefix .. 'tasks:' .. batch end
+local function inputs_key(batch) return prefix .. 'inputs:' .. batch end
 local function results_key(batch) return prefix .. 'results:' .. batch end
 local function caller_key(caller) return prefix .. 'caller:' .. caller end
 local function predictions_key(account) return prefix .. 'predictions:' .. account end

@@ -103,11 +103,17 @@ local function size_of(rows)
   return bytes
 end
 
--- Make space for a batch of `tasks`; if there is not enough, return the bytes that it needs and
--- those used by running batches and by keys.
-function space.make(account, tasks)
+-- Return the bytes that a new batch counts as, from its fields as they are stored.
+local function size_of_batch(fields)
+  return BATCH_BYTES + size_of(fields.tasks) + #(fields.inputs or '') + #(fields.retried or '')
+end
+
+-- Make space for a batch; if there is not enough, return the bytes that it needs and those used by
+-- running batches and by keys.
+function space.make(fields)
+  local account = fields.account
   clean(account)
-  local needed, running, _, forgotten = BATCH_BYTES + size_of(tasks), taken(account)
+  local needed, running, _, forgotten = size_of_batch(fields), taken(account)
   if running + forgotten + needed <= journal_bytes then
     forget_ended(account, excess(account) + needed, {})
     if excess(account) + needed <= 0 then return nil end
@@ -120,11 +126,11 @@ local function note(account, batch)
   recorded[account][batch] = true
 end
 
-function space.begin(account, batch, tasks)
+function space.begin(account, batch, fields)
   for _, state in ipairs(STATES) do  -- A restored batch may be listed.
     if redis.call('ZSCORE', state_key(state, account), batch) then remove(account, batch, state) end
   end
-  enter(account, batch, 'running', BATCH_BYTES + size_of(tasks), RUNNING_BATCH_SECONDS)
+  enter(account, batch, 'running', size_of_batch(fields), RUNNING_BATCH_SECONDS)
   note(account, batch)
 end
 

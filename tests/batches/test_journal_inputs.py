@@ -1,0 +1,105 @@
+"""Inputs in the journal: encoded and decoded without loss, shared ones once, within a limit."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batches.test_outcome import TASK
+from replicate_mcp.batches.journal_inputs import (
+    MAX_INPUTS_BYTES,
+    RecordedInputs,
+    decode_inputs,
+    encode_inputs,
+)
+from replicate_mcp.batches.planning import PlannedTask
+from replicate_mcp.errors import InvalidInput, TaskProblem
+from replicate_mcp.tasks.secret_inputs import is_secret, is_secret_schema
+
+VALUES = st.recursive(
+    st.booleans() | st.integers(-3, 3) | st.sampled_from([1.0, 0.5, "", "a\nb", "é", "1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner),
+    max_leaves=5,
+)
+INPUTS = st.dictionaries(st.sampled_from(["prompt", "seed", "image", "x"]), VALUES, max_size=4)
+
+
+def planned(index: int, inputs: dict[str, Any]) -> PlannedTask:
+    return replace(TASK, index=index, inputs=inputs, prompt=inputs.get("prompt"))
+
+
+@given(st.lists(INPUTS, min_size=1, max_size=4), st.none() | st.integers(1, 9))
+def test_decoded_inputs_are_those_that_were_encoded(
+    given_inputs: list[dict[str, Any]], max_running: int | None
+) -> None:
+    tasks = [planned(index, inputs) for index, inputs in enumerate(given_inputs)]
+    recorded = decode_inputs(encode_inputs(tasks, max_running=max_running))
+    assert recorded.max_running == max_running
+    expected = [{k: v for k, v in each.items() if k != "prompt"} for each in given_inputs]
+    # True and 1 are equal, but different inputs.
+    assert list(map(repr, map(_sorted, expected))) == [
+        repr(_sorted(dict(each.inputs or {}))) for each in recorded.tasks
+    ]
+
+
+def _sorted(inputs: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(inputs.items())
+
+
+def test_shared_inputs_are_written_once_and_prompts_not_at_all() -> None:
+    workflow = "w" * 50_000
+    tasks = [planned(n, {"prompt": "p" * 9, "workflow": workflow, "n": n}) for n in range(100)]
+    text = encode_inputs(tasks, max_running=None)
+    assert text.count(workflow) == 1
+    assert "ppp" not in text
+    assert decode_inputs(text).tasks[99].inputs == {"workflow": workflow, "n": 99}
+
+
+def test_expectations_are_kept_and_refused_tasks_and_secrets_are_not() -> None:
+    made = replace(
+        planned(0, {"x": 1}), expected_format="png", expected_count=3, complete_at_count=None
+    )
+    refused = replace(planned(1, {}), problems=(TaskProblem(1, None, "is wrong"),))
+    secret = replace(planned(2, {"hf_token": "hidden", "x": 1}), secrets=("hf_token",))
+    text = encode_inputs([made, refused, secret], max_running=2)
+    assert "hidden" not in text
+    first, second, third = decode_inputs(text).tasks
+    assert first == RecordedInputs({"x": 1}, "png", 3, None)
+    assert (second.inputs, second.secrets) == (None, ())
+    assert (third.inputs, third.secrets) == (None, ("hf_token",))
+
+
+def test_inputs_over_the_limit_are_refused_by_the_first_task_beyond_it() -> None:
+    half = "x" * (MAX_INPUTS_BYTES // 2 - 100)
+    tasks = [planned(n, {"a": f"{n}{half}"}) for n in range(3)]
+    assert encode_inputs(tasks[:2], max_running=None)
+    with pytest.raises(InvalidInput, match="task 2: the inputs up to it have more than 16 MiB"):
+        encode_inputs(tasks, max_running=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("hf_api_token", "x", True),
+        ("API_KEY", "x", True),
+        ("password", "x", True),
+        ("token", "", False),
+        ("max_tokens", "x", False),
+        ("key", "c minor", False),
+        ("seed_token", 7, False),
+        ("images", [{"a": ["https://x.y/?t=r8_0123456789"]}], True),
+        ("image", "data:image/png;base64,AAr8_0123456789", False),
+        ("image", "r8_short", False),
+    ],
+)
+def test_secrets_are_known_by_their_name_or_content(name: str, value: Any, secret: bool) -> None:
+    assert is_secret(name, value) is secret
+
+
+def test_schema_marks_secrets() -> None:
+    assert is_secret_schema({"type": "string", "format": "password"})
+    assert is_secret_schema({"x-cog-secret": True})
+    assert is_secret_schema({"writeOnly": True})
+    assert not is_secret_schema({"type": "string", "format": "uri"})
