@@ -140,6 +140,30 @@ async def test_failed_tasks_are_made_again_with_the_inputs_that_they_had(
             await app.batches.newest_to_retry(app.caller())
 
 
+async def test_repeated_retry_makes_only_what_failed_again(
+    opened: Opened, simulator: Simulator
+) -> None:
+    async with opened() as app:
+        with all_failing(simulator):
+            first = await run(app, BatchRequest([{"prompt": p} for p in ("[fail] a", "b", "c")]))
+        retry = Retry(first.batch_id)
+        simulator.configure(predict_seconds=60)
+        running = await app.batches.start(app.caller(), BatchRequest(retry=retry))
+        assert str(await refusal(app, retry)) == (
+            f"There is nothing to retry in batch {first.batch_id}: of its 3 tasks, "
+            f"3 retried already in batch {running}."
+        )
+        await app.batches.cancel(app.caller(), running)
+        await app.batches.wait(app.caller(), running, seconds=None)
+        simulator.configure(predict_seconds=0.01)
+
+        second = await run(app, BatchRequest(retry=retry))
+        assert (second.successful_count, second.failed_count) == (2, 1)
+        third = await run(app, BatchRequest(retry=retry))
+        assert [row.retried_task_index for row in third.failed_results] == [0]
+        assert third.total_tasks == 1
+
+
 async def test_chosen_tasks_are_made_again_with_their_seed_or_a_new_one(
     opened: Opened, simulator: Simulator
 ) -> None:
@@ -259,7 +283,7 @@ async def test_large_values_are_uploaded_once_and_a_retry_uses_the_same_file(
             assert again.successful_count == 3
             assert len(client.get("/v1/files").json()["results"]) == 1
             client.delete(url)
-        error = await refusal(app, Retry(first.batch_id))
+        error = await refusal(app, Retry(first.batch_id, [0, 1, 2]))
         assert str(error) == (
             "tasks 0-1: input_image is a file that was uploaded to Replicate, which keeps uploads "
             "for 24 hours and has deleted it: send this task with its file in a new batch."

@@ -30,7 +30,7 @@ JOURNAL_POLL_SECONDS = 0.5
 """Interval at which the journal is read while a caller waits for another process's batch."""
 
 MAX_BATCHES_SEARCHED = 100
-"""Maximum batches searched for one with something to retry."""
+"""Maximum batches searched for one with something to retry, and for earlier retries of one."""
 
 ConfirmCallback = Callable[[Sequence["PlannedTask"]], Awaitable[None]]
 """Awaited with the valid tasks once all is checked, before anything is sent; it may raise."""
@@ -283,8 +283,11 @@ class BatchOperations:
     ) -> BatchRequest:
         from replicate_mcp.app.retry import retry_request
 
+        backend = components.backend
         state = await self._load_visible_batch(components, caller, retry.batch_id)
-        return await retry_request(request, retry, state, components.backend)
+        newest = await backend.list_batches(caller.visible_callers, limit=MAX_BATCHES_SEARCHED)
+        earlier = [each for each in newest if each.retry and each.retry.batch_id == state.id]
+        return await retry_request(request, retry, state, earlier, backend)
 
     @staticmethod
     async def _is_running(components: "Components", batch_id: str) -> bool:

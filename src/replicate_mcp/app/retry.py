@@ -29,7 +29,11 @@ MAX_CONCURRENT_CHECKS = 10
 
 
 async def retry_request(
-    request: "BatchRequest", retry: "Retry", state: "BatchState", backend: "Backend"
+    request: "BatchRequest",
+    retry: "Retry",
+    state: "BatchState",
+    earlier: Sequence["BatchState"],
+    backend: "Backend",
 ) -> "BatchRequest":
     """Return the request that repeats tasks of a batch.
 
@@ -37,13 +41,20 @@ async def retry_request(
         request: the caller's request, without tasks.
         retry: which tasks to repeat.
         state: the batch of these tasks.
+        earlier: the batches that repeat tasks of the same batch.
         backend: the store of the journal.
 
     Raises:
         InvalidInput: there is nothing to retry, or a chosen task cannot be; says why.
     """
     rows = {row.task_index: row for row in await backend.results(state.id)}
-    chosen = _chosen(retry, state, rows)
+    if retry.task_indexes is None:
+        repeated = await _repeated(earlier, backend)
+        chosen = [index for index in retryable(list(rows.values())) if index not in repeated]
+        if not chosen:
+            raise InvalidInput(_nothing_to_retry(state, rows, repeated))
+    else:
+        chosen = _chosen(retry.task_indexes, state, rows)
     text, tasks = await backend.inputs(state.id), await backend.tasks(state.id)
     if text is None:
         raise InvalidInput(
@@ -112,12 +123,25 @@ async def check_uploads(batch: "PlannedBatch") -> None:
         raise refusal_of(problems)
 
 
-def _chosen(retry: "Retry", state: "BatchState", rows: Mapping[int, TaskResult]) -> list[int]:
-    if retry.task_indexes is None:
-        if found := retryable(list(rows.values())):
-            return found
-        raise InvalidInput(_nothing_to_retry(state, rows))
-    chosen = retry.task_indexes
+async def _repeated(earlier: Sequence["BatchState"], backend: "Backend") -> dict[int, str]:
+    """Return the tasks that an earlier retry repeats or has repeated, with that retry's id.
+
+    Without those that failed there in a way that trying again can help: a retry that is asked for
+    twice, as after a lost response, makes nothing twice.
+    """
+    repeated: dict[int, str] = {}
+    for state in earlier:
+        assert state.retry is not None
+        failed = set(retryable(await backend.results(state.id)))
+        for number, index in enumerate(state.retry.task_indexes):
+            if number not in failed:
+                repeated[index] = state.id
+    return repeated
+
+
+def _chosen(
+    chosen: Sequence[int], state: "BatchState", rows: Mapping[int, TaskResult]
+) -> list[int]:
     if not chosen or not all(type(index) is int for index in chosen):
         raise InvalidInput("task_indexes must be numbers of tasks, like [0, 3], or be left out.")
     problems = []
@@ -135,16 +159,24 @@ def _chosen(retry: "Retry", state: "BatchState", rows: Mapping[int, TaskResult])
     return sorted(set(chosen))
 
 
-def _nothing_to_retry(state: "BatchState", rows: Mapping[int, TaskResult]) -> str:
+def _nothing_to_retry(
+    state: "BatchState", rows: Mapping[int, TaskResult], repeated: Mapping[int, str]
+) -> str:
     """Return why no task is retried by default, with the counts and the reasons."""
     made = sum(isinstance(row, TaskSuccess) for row in rows.values())
-    final = Counter(row.error_code for row in rows.values() if isinstance(row, TaskFailure))
+    again = Counter(repeated[index] for index in retryable(list(rows.values())))
+    final = Counter(
+        row.error_code
+        for row in rows.values()
+        if isinstance(row, TaskFailure) and not row.retryable
+    )
     parts = [f"{made} made"] if made else []
     if unfinished := state.total - len(rows):
         parts.append(f"{unfinished} not ended yet")
     if final:
         reasons = ", ".join(f"{count} {code}" for code, count in final.most_common())
         parts.append(f"{final.total()} failed for good ({reasons})")
+    parts += [f"{count} retried already in batch {batch}" for batch, count in again.items()]
     text = f"There is nothing to retry in batch {state.id}: of its {state.total} tasks, "
     text = text.replace("of its 1 tasks", "of its only task") + _listed(parts) + "."
     if final["create_outcome_unknown"]:
