@@ -316,8 +316,11 @@ def test_inputs_of_unfinished_batches_count_towards_the_account_quota(
     limited: Limited, simulator: Simulator
 ) -> None:
     simulator.configure(predict_seconds=60)
-    large = {"image": f"data:image/png;base64,{'A' * 100_000}"}
-    tasks = [{"prompt": "x", "model": "flux-dev", **large}]
+    image = f"data:image/png;base64,{'A' * 14_000}"  # A larger one is uploaded.
+    tasks = [
+        {"prompt": f"x {number}", "model": "flux-dev", "image": f"{image}{number:08}"}
+        for number in range(7)
+    ]
     later = {"prefer": "respond-async"}
 
     with limited(batch_bytes=1024 * 1024) as server:
@@ -339,7 +342,7 @@ def test_inputs_of_unfinished_batches_count_towards_the_account_quota(
         over_mcp = server.client.post(path, json=body, headers=headers).text
         assert f'"replicate-mcp/refusal":{json.dumps(reply, separators=(",", ":"))}' in over_mcp
 
-        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", **large}  # Stored once.
+        shared = {"prompts": ["y"] * 10, "model_name": "flux-dev", "image": image}  # Stored once.
         assert server.post("/generate-batch", shared, **later, **bearer("b_1")).status_code == 202
         for account in "cdef":
             assert start(f"{account}_1", **later).status_code == 202

@@ -58,6 +58,12 @@ asyncio.run(generate_images([{"prompt": p} for p in sys.argv[1:]]))
 """
 
 
+@pytest.fixture(autouse=True)
+def without_other_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset a variable of the tests, which the server would name as an unknown setting."""
+    monkeypatch.delenv("REPLICATE_OPENAPI", raising=False)
+
+
 @contextlib.contextmanager
 def idle_server(
     simulator: Simulator, folder: Path, *, pause: float = 0.1, longest: float = 60

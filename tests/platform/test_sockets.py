@@ -73,7 +73,7 @@ def test_socket_is_not_closed_while_a_thread_waits_on_it(was_cancelled: bool) ->
         for _ in range(20):
             watched = bound()
             if was_cancelled:
-                with anyio.move_on_after(0.01):
+                with anyio.move_on_after(0.05):
                     await anyio.wait_readable(watched)
                 assert watched.fileno() in Watched.inside  # The thread has not noticed the close.
             await close_datagram_socket(watched)
