@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     is_thorough = config.getoption("--thorough")
-    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 75)
+    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 50)
     hypothesis.settings.load_profile("chosen")
     if not is_thorough:
         fork_server.install()

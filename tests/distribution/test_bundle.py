@@ -33,6 +33,7 @@ def started(folder: Path, **user_config: Any) -> dict[str, Any] | None:
     return config
 
 
+@pytest.mark.soak
 def test_bundle_contains_its_files_and_nothing_compiled(unpacked: Path) -> None:
     manifest = json.loads((unpacked / "manifest.json").read_text())
     wheel = f"replicate_mcp-{manifest['version']}-py3-none-any.whl"

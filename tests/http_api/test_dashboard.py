@@ -98,6 +98,7 @@ def open_dashboard(browser: Browser, simulator: Simulator) -> Iterator[OpenDashb
         assert {urlsplit(each).netloc for each in web} <= hosts
 
 
+@pytest.mark.soak
 def test_semaphore_bars_fill_during_a_batch_and_drain_afterwards(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
@@ -165,6 +166,7 @@ def test_foreign_urls_become_neither_links_nor_images(
     ).to_be_visible()
 
 
+@pytest.mark.soak
 def test_running_count_stays_visible_when_another_replica_responds(
     serve: Serve, open_dashboard: OpenDashboard
 ) -> None:
@@ -242,6 +244,7 @@ def test_image_can_be_saved_under_its_name_and_its_url_copied(
     assert copied == tile.get_by_role("link").get_attribute("href")
 
 
+@pytest.mark.soak
 def test_toast_covers_no_image_and_disappears_on_sign_in(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
@@ -262,6 +265,7 @@ def test_toast_covers_no_image_and_disappears_on_sign_in(
     expect(page.locator("#connection")).to_have_text("Live")
 
 
+@pytest.mark.soak
 def test_images_show_an_expiry_countdown_and_are_marked_expired(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
@@ -297,6 +301,7 @@ def test_failed_tasks_are_grouped_with_their_reason(
     expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_collapsed_finished_batch_is_titled_by_its_first_prompts(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
@@ -317,6 +322,7 @@ def test_collapsed_finished_batch_is_titled_by_its_first_prompts(
     expect(older.locator(".failure li")).to_have_count(1)
 
 
+@pytest.mark.soak
 def test_pending_tasks_have_tiles_and_large_batches_show_a_remainder(
     server: Server, open_dashboard: OpenDashboard
 ) -> None:
@@ -461,6 +467,7 @@ def test_unreachable_server_is_reported_and_reconnected(
         expect(visit.page.get_by_text("Retrying in")).to_be_hidden()
 
 
+@pytest.mark.soak
 def test_hidden_tab_sends_no_requests(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
@@ -477,6 +484,7 @@ def test_hidden_tab_sends_no_requests(
     expect(page.get_by_text("1 of 1 made")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_throttling_pause_is_shown_as_a_countdown(
     server: Server, simulator: Simulator, open_dashboard: OpenDashboard
 ) -> None:
@@ -487,6 +495,7 @@ def test_throttling_pause_is_shown_as_a_countdown(
     expect(paused).to_contain_text(re.compile(r"resume in (2\d|30) s"))
 
 
+@pytest.mark.soak
 def test_layout_fits_a_phone(server: Server, open_dashboard: OpenDashboard) -> None:
     admin = {"x_admin_api_key": ADMIN_KEY}
     name = "a-name-as-long-as-names-may-be-" + "x" * 60

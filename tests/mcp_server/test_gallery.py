@@ -165,6 +165,7 @@ def test_no_progress_is_shown_before_anything_is_known(show: Show) -> None:
     expect(page.view.get_by_role("progressbar").locator("span")).to_have_css("width", "0px")
 
 
+@pytest.mark.soak
 def test_newer_batch_of_another_call_is_not_shown(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
@@ -177,6 +178,7 @@ def test_newer_batch_of_another_call_is_not_shown(
     expect(page.view.get_by_text("Waiting for the first")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_concurrent_calls_each_show_and_cancel_their_own_batch(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
@@ -201,6 +203,7 @@ def test_concurrent_calls_each_show_and_cancel_their_own_batch(
     assert [server.get(each).json()["status"] for each in batches] == ["canceled", "running"]
 
 
+@pytest.mark.soak
 def test_ambiguous_batch_of_a_call_is_resolved_by_its_response(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
@@ -217,6 +220,7 @@ def test_ambiguous_batch_of_a_call_is_resolved_by_its_response(
     assert server.get(other).json()["status"] == "running"
 
 
+@pytest.mark.soak
 def test_older_batch_with_equal_tasks_is_not_shown_for_a_new_call(
     show: Show, simulator: Simulator, server: Server
 ) -> None:
@@ -253,6 +257,7 @@ def test_finished_images_stay_when_the_call_ends_without_results(
     assert states(page) == ["succeeded", "failed"]
 
 
+@pytest.mark.soak
 def test_running_batch_progress_is_announced_to_screen_readers(show: Show) -> None:
     arguments = {"tasks": tasks("a red car", "a [hang] house"), "wait_seconds": 0}
     page = show("generate_images", arguments)
@@ -263,6 +268,7 @@ def test_running_batch_progress_is_announced_to_screen_readers(show: Show) -> No
     expect(page.view.locator("[aria-busy=true] :is([role=status], [role=alert])")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_fullscreen_is_offered_where_the_host_supports_it(show: Show) -> None:
     context = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
     page = show("generate_images", {"tasks": tasks("a red car")}, context=context)
@@ -329,6 +335,7 @@ def test_regeneration_uses_a_new_seed_and_updates_the_model_context(show: Show) 
     assert f"task 0 regenerated: car_2.png {sources[1]}" in update
 
 
+@pytest.mark.soak
 def test_regenerated_image_takes_no_place_of_a_running_task(
     show: Show, simulator: Simulator
 ) -> None:
@@ -366,6 +373,7 @@ def test_image_is_opened_copied_and_downloaded_through_the_host(show: Show) -> N
     assert page.page.evaluate("navigator.clipboard.readText()") == url
 
 
+@pytest.mark.soak
 def test_host_without_optional_capabilities_still_shows_images(
     show: Show, simulator: Simulator
 ) -> None:
@@ -383,6 +391,7 @@ def test_host_without_optional_capabilities_still_shows_images(
     expect(page.view.get_by_label("URL", exact=True)).to_have_value(re.compile("^http"))
 
 
+@pytest.mark.soak
 def test_urls_show_an_expiry_countdown_and_are_marked_expired(
     show: Show, simulator: Simulator
 ) -> None:
@@ -422,6 +431,7 @@ def test_rejected_call_shows_its_error_message(show: Show) -> None:
     expect(page.tiles).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_large_batch_is_fetched_and_shown_page_by_page(show: Show) -> None:
     arguments = {"tasks": tasks(*(f"car {number}" for number in range(130)))}
     page = show("generate_images", arguments)
@@ -436,6 +446,7 @@ def test_large_batch_is_fetched_and_shown_page_by_page(show: Show) -> None:
     assert names == [f"{number}.png" for number in range(130)]
 
 
+@pytest.mark.soak
 def test_get_batch_shows_a_batch_or_only_the_rest_with_a_cursor(show: Show) -> None:
     first = show("generate_images", {"tasks": tasks("a red car", "a blue house", "a tree")})
     batch = first.recorded("results")[0]["structuredContent"]["batch_id"]
@@ -452,6 +463,7 @@ def test_get_batch_shows_a_batch_or_only_the_rest_with_a_cursor(show: Show) -> N
     expect(loaded(rest)).to_have_count(2)
 
 
+@pytest.mark.soak
 def test_host_theme_variables_and_changes_are_applied(show: Show) -> None:
     context = {"theme": "dark", "styles": {"variables": {"--color-text-primary": "rgb(1, 2, 3)"}}}
     page = show("generate_images", {"tasks": tasks("a red car")}, context=context)
@@ -465,6 +477,7 @@ def test_host_theme_variables_and_changes_are_applied(show: Show) -> None:
     expect(page.view.locator("html")).to_have_css("max-height", "200px")
 
 
+@pytest.mark.soak
 def test_layout_fits_a_narrow_column(show: Show) -> None:
     long = {"prompt": "unbreakable" * 30, "output_filename": f"{'x' * 150}.png"}
     failing = {"prompt": f"{'word ' * 60} [fail]", "num_outputs": 2}
@@ -476,6 +489,7 @@ def test_layout_fits_a_narrow_column(show: Show) -> None:
     assert tops[0] == tops[1], "two tiles are side by side"
 
 
+@pytest.mark.soak
 def test_failure_reason_shows_whole_lines_in_low_tiles(show: Show) -> None:
     lines = """(all) => all.map((each) =>
       each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight))"""
@@ -488,6 +502,7 @@ def test_failure_reason_shows_whole_lines_in_low_tiles(show: Show) -> None:
             assert line_count > 2, ratio
 
 
+@pytest.mark.soak
 def test_stop_confirmation_button_stays_in_place_in_a_narrow_column(show: Show) -> None:
     context = {"availableDisplayModes": ["inline", "fullscreen"], "displayMode": "inline"}
     arguments = {"tasks": tasks("a red car", "a [fail] cat", "a [hang] house"), "wait_seconds": 0}
@@ -529,6 +544,7 @@ def test_all_controls_are_reachable_by_keyboard(show: Show) -> None:
     assert len(page.recorded("opened")) == 1
 
 
+@pytest.mark.soak
 def test_image_blocked_by_the_browser_is_shown_by_its_thumbnail(
     show: Show, simulator: Simulator
 ) -> None:
@@ -545,6 +561,7 @@ def test_image_blocked_by_the_browser_is_shown_by_its_thumbnail(
     page.console_errors.clear()
 
 
+@pytest.mark.soak
 def test_removed_view_sends_no_more_requests(show: Show, simulator: Simulator) -> None:
     simulator.configure(predict_seconds=3)
     page = show("generate_images", {"tasks": tasks("a red car"), "wait_seconds": 0})

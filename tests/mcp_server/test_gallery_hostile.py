@@ -67,6 +67,7 @@ def expect_no_injection(page: HostPage, dialogs: list[str], simulator: Simulator
     assert {urlsplit(each).scheme for each in urls} <= {"http"}
 
 
+@pytest.mark.soak
 def test_hostile_task_text_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811
@@ -141,6 +142,7 @@ def test_hostile_url_is_neither_linked_nor_requested(
     expect_no_injection(page, dialogs, simulator)
 
 
+@pytest.mark.soak
 def test_hostile_error_text_is_shown_as_text(
     show: Show,  # noqa: F811
     simulator: Simulator,  # noqa: F811

@@ -51,8 +51,12 @@ def chinese(number: int, characters: int) -> str:
 @pytest.mark.parametrize("era", ["auto"])
 @pytest.mark.parametrize(
     ("prompt_of", "length", "outputs"),
-    [(english, 15, 1), (english, 15, 4), (english, 300, 1), (chinese, 900, 1)],
-    ids=["usual", "four each", "long prompts", "Chinese"],
+    [
+        pytest.param(english, 15, 1, id="usual"),
+        pytest.param(english, 15, 4, id="four each", marks=pytest.mark.soak),
+        pytest.param(english, 300, 1, id="long prompts", marks=pytest.mark.soak),
+        pytest.param(chinese, 900, 1, id="Chinese"),
+    ],
 )
 async def test_each_page_of_a_large_batch_fits_the_limit_of_hosts(
     connect: Connect,

@@ -79,6 +79,7 @@ def test_no_other_stdin_message_blocks_the_event_loop(measured: Measured, name: 
     measured.answer_to(json.dumps(message).encode().replace(b'"VALUE"', value))
 
 
+@pytest.mark.soak
 def test_no_rejected_line_blocks_the_event_loop(measured: Measured) -> None:
     for line in (
         b"[" * MAX_LINE_BYTES,
