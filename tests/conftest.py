@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+    # One worker begins with them, and the others take over the rest of its share.
+    items.sort(key=lambda item: item.get_closest_marker("long_wait") is None)
 
 
 def pytest_unconfigure() -> None:

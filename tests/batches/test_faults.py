@@ -27,6 +27,8 @@ async def make(app: App, tasks: list[dict[str, Any]]) -> BatchResult:
     return await app.batches.result(app.caller(), batch_id)
 
 
+A_MINUTE = (pytest.mark.soak, pytest.mark.long_wait)
+
 # The creation's fault, and how often it is then sent.
 PASSING = [
     pytest.param("429", 2, id="429"),
@@ -42,8 +44,8 @@ PASSING = [
     pytest.param("504_after", 1, id="504 after it was accepted"),
     pytest.param("truncated", 1, id="truncated body"),
     pytest.param("malformed", 1, id="malformed body"),
-    pytest.param("silence", 2, id="never answered", marks=pytest.mark.soak),
-    pytest.param("silence_after", 1, id="made and never answered", marks=pytest.mark.soak),
+    pytest.param("silence", 2, id="never answered", marks=A_MINUTE),
+    pytest.param("silence_after", 1, id="made and never answered", marks=A_MINUTE),
 ]
 
 
