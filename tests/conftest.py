@@ -27,9 +27,9 @@ TOKEN = "r8_acme_1"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of workers for `-n auto`: tests wait for two thirds of their time."""
+    """Return the number of workers for `-n auto`: tests wait for servers half of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 3 * (cores or 1)
+    return 2 * (cores or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
