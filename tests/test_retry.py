@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,63 @@ async def test_repeated_retry_makes_only_what_failed_again(
         third = await run(app, BatchRequest(retry=retry))
         assert [row.retried_task_index for row in third.failed_results] == [0]
         assert third.total_tasks == 1
+
+
+async def test_retries_requested_at_the_same_moment_are_one_batch(
+    opened: Opened, simulator: Simulator
+) -> None:
+    async with opened() as app, opened() as other:
+        with all_failing(simulator):
+            first = await run(app, BatchRequest([{"prompt": p} for p in ("a", "b")]))
+        simulator.configure(predict_seconds=0.5)
+        request = BatchRequest(retry=Retry(first.batch_id))
+        apps = [app] if app.settings.backend == "memory" else [app, other]
+        begun: list[str] = []
+
+        async def retry(at: App) -> None:
+            with suppress(InvalidInput):  # It was begun already.
+                begun.append(await at.batches.start(at.caller(), request))
+
+        async with anyio.create_task_group() as group:
+            for at in apps * 2:
+                group.start_soon(retry, at)
+        assert len(set(begun)) == 1
+        await app.batches.wait(app.caller(), begun[0], seconds=None)
+        assert simulator.account("acme")["created"] == 4
+
+        again = await run(app, BatchRequest(retry=Retry(first.batch_id, [0])))
+        assert again.batch_id not in begun, "chosen tasks are always made"
+
+
+async def test_what_the_retry_of_a_retry_made_is_not_made_again(
+    opened: Opened, simulator: Simulator
+) -> None:
+    async with opened() as app:
+        with all_failing(simulator):
+            first = await run(app, BatchRequest([{"prompt": p} for p in ("a", "b")]))
+            second = await run(app, BatchRequest(retry=Retry(first.batch_id)))
+        assert second.failed_count == 2
+        third = await run(app, BatchRequest(retry=Retry(second.batch_id)))
+        assert third.successful_count == 2
+        for batch, retry in ((second, third), (first, second)):
+            assert str(await refusal(app, Retry(batch.batch_id))) == (
+                f"There is nothing to retry in batch {batch.batch_id}: of its 2 tasks, "
+                f"2 retried already in batch {retry.batch_id}."
+            )
+        with pytest.raises(UnknownBatch, match="nothing to retry"):
+            await app.batches.newest_to_retry(app.caller())
+
+
+async def test_failed_tasks_beside_a_retried_one_are_still_found(
+    opened: Opened, simulator: Simulator
+) -> None:
+    async with opened() as app:
+        with all_failing(simulator):
+            first = await run(app, BatchRequest([{"prompt": p} for p in ("a", "b")]))
+        await run(app, BatchRequest(retry=Retry(first.batch_id, [0])))
+        assert await app.batches.newest_to_retry(app.caller()) == first.batch_id
+        rest = await run(app, BatchRequest(retry=Retry(first.batch_id)))
+        assert [row.retried_task_index for row in rest.successful_results] == [1]
 
 
 async def test_chosen_tasks_are_made_again_with_their_seed_or_a_new_one(

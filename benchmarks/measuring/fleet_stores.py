@@ -84,6 +84,7 @@ class OwnSpending:
             self._transactions += 1
             return run(database, *arguments, **options)
 
+        # Counts what the servers of this process run, which no interface of theirs tells.
         Database.run = counted  # type: ignore[assignment, method-assign]
 
     def read(self) -> Spent:

@@ -115,12 +115,14 @@ def test_stopped_simulator_is_reported_with_its_start_command(
 
 def test_failure_reason_is_printed_once_without_contradiction(replicate_mcp: CommandLine) -> None:
     ran = replicate_mcp("generate", "a house [fail]", "a house [nsfw]")
-    failed, flagged, _ = ran.stderr.splitlines()
+    failed, flagged, counts, retry = ran.stderr.splitlines()
     assert failed.endswith("The model failed: the model ran out of luck.")
     assert flagged.endswith(
         'The model refused the content ("NSFW content detected. (E005)"): change the prompt or the '
         "input image."
     )
+    assert counts.endswith("0 of 2 made, 2 failed. To make the retryable tasks again:")
+    assert " retry b_" in retry
 
 
 def test_progress_bar_uses_terminal_colours_and_is_full_only_on_success(

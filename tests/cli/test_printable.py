@@ -47,7 +47,7 @@ def test_results_and_reasons_are_single_lines_everywhere(
     )
     assert ran.returncode == 1, ran.stderr
     assert ran.stdout == ""  # A non-URL output is not a file.
-    assert_printable(ran.stderr, 3)  # Two reasons and the summary.
+    assert_printable(ran.stderr, 4)  # Two reasons, the summary and the command to retry.
     assert "onerror" in ran.stderr
 
     assert_printable(hostile("batches").stdout, 1)

@@ -18,7 +18,8 @@ def test_newest_batch_with_something_to_retry_is_retried_once(
     simulator.configure(failing=0)
     assert failed.returncode == 1
     batch = json.loads(failed.stdout)["batch_id"]
-    assert "3 failed. `replicate-mcp retry` makes again what can be retried." in failed.stderr
+    assert "3 failed. To make the retryable tasks again:\n" in failed.stderr
+    assert failed.stderr.splitlines()[-1].endswith(f"replicate_mcp retry {batch}")
     replicate_mcp("generate", "d")
 
     again = replicate_mcp("retry", "--json", "--out", "pictures")

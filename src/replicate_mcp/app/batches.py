@@ -10,20 +10,14 @@ import anyio
 from replicate_mcp.app.preparation import BatchRequest, Preparation, Retry
 from replicate_mcp.auth import Caller
 from replicate_mcp.batches.progress import OnProgress, Progress, progress, watch
-from replicate_mcp.errors import (
-    IdempotencyKeyConflict,
-    InvalidInput,
-    ModelNotFound,
-    ReplicateMcpError,
-    UnknownBatch,
-)
+from replicate_mcp.errors import IdempotencyKeyConflict, ReplicateMcpError, UnknownBatch
 from replicate_mcp.settings import Settings
 from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
     from replicate_mcp.batches.journal import BatchState
-    from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
+    from replicate_mcp.batches.planning import PlannedTask
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
 
 JOURNAL_POLL_SECONDS = 0.5
@@ -68,23 +62,20 @@ class BatchOperations:
         """
         from replicate_mcp.batches.journal import IdempotencyKeyExists
 
-        if request.retry is None:
-            preparation = Preparation(request, self._settings)
-            await preparation.check_small()
+        preparation = Preparation(request, self._settings)
+        await preparation.check_small()
         components, key = await self._get_components(), request.key
         try:
             if key is not None:
                 await components.backend.check_idempotency_key(caller.name, key.key)
-            if request.retry is None:
-                batch = await preparation.plan(components, caller)
-            else:
-                request = await self._retry_request(components, caller, request, request.retry)
-                preparation = Preparation(request, self._settings)
-                batch = await _plan_retry(preparation, components, caller)
+            if request.retry is not None:
+                preparation = await self._prepare_retry(components, caller, request, request.retry)
+            batch = await preparation.plan(components, caller)
             if consent is not None:
                 await consent([task for task in batch.tasks if not task.problems])
             running = await components.runner.start(await preparation.upload_images(batch))
         except IdempotencyKeyExists as taken:
+            key = preparation.key
             if key is None or taken.digest != key.digest:
                 raise IdempotencyKeyConflict(
                     "This Idempotency-Key belongs to another request of yours: use a new one."
@@ -93,24 +84,17 @@ class BatchOperations:
         return running.id
 
     async def newest_to_retry(self, caller: Caller) -> str:
-        """Return the newest batch with failed tasks that a retry repeats by default.
-
-        A batch that was retried already does not count: the retry does.
+        """Return the newest batch of which a retry repeats tasks by default.
 
         Raises:
             UnknownBatch: the caller has no such batch.
         """
-        from replicate_mcp.app.retry import retryable
+        from replicate_mcp.app.retry import tasks_to_retry
 
         backend = (await self._get_components()).backend
         states = await backend.list_batches(caller.visible_callers, limit=MAX_BATCHES_SEARCHED)
-        retried = {state.retry.batch_id for state in states if state.retry is not None}
         for state in states:
-            if (
-                state.failed
-                and state.id not in retried
-                and retryable(await backend.results(state.id))
-            ):
+            if state.failed and await tasks_to_retry(state, states, backend):
                 return state.id
         raise UnknownBatch(
             "There is nothing to retry: no batch of the last 24 hours has failed tasks that trying "
@@ -278,36 +262,21 @@ class BatchOperations:
             )
         return state
 
-    async def _retry_request(
+    async def _prepare_retry(
         self, components: "Components", caller: Caller, request: BatchRequest, retry: Retry
-    ) -> BatchRequest:
-        from replicate_mcp.app.retry import retry_request
+    ) -> Preparation:
+        from replicate_mcp.app.retry import RetryPreparation, retry_request
 
         backend = components.backend
         state = await self._load_visible_batch(components, caller, retry.batch_id)
         newest = await backend.list_batches(caller.visible_callers, limit=MAX_BATCHES_SEARCHED)
-        earlier = [each for each in newest if each.retry and each.retry.batch_id == state.id]
-        return await retry_request(request, retry, state, earlier, backend)
+        request = await retry_request(request, retry, state, newest, backend)
+        return RetryPreparation(request, self._settings)
 
     @staticmethod
     async def _is_running(components: "Components", batch_id: str) -> bool:
         state = await components.backend.get_batch(batch_id)
         return state is not None and state.status == "running"
-
-
-async def _plan_retry(
-    preparation: Preparation, components: "Components", caller: Caller
-) -> "PlannedBatch":
-    """Check a retry's tasks; refusals name them as the batch that is retried does."""
-    from replicate_mcp.app.retry import check_uploads, with_retried_numbers
-
-    try:
-        await preparation.check_small()
-        batch = await preparation.plan(components, caller)
-    except (InvalidInput, ModelNotFound) as error:
-        raise with_retried_numbers(error, preparation.retried) from None
-    await check_uploads(batch)
-    return batch
 
 
 def _moment(seconds: float) -> datetime:

@@ -38,8 +38,8 @@ class Retry:
 
     Attributes:
         batch_id: id of the batch.
-        task_indexes: the tasks to repeat, whatever became of them; None for the failed ones that
-            are retryable.
+        task_indexes: the tasks to repeat, whatever their outcome; None for the failed ones that
+            are retryable and that no other retry makes or has made.
         new_seed: choose new seeds; otherwise each task has the seed that it had.
     """
 
@@ -67,7 +67,7 @@ class BatchRequest:
         skip_invalid: run the valid tasks if others are invalid, and report each invalid one as
             failed; otherwise one invalid task refuses the request.
         retry: the tasks of an earlier batch to repeat, in place of `tasks`.
-        retried: the tasks that `tasks` repeat; None for new tasks.
+        retried: the tasks of an earlier batch that `tasks` repeat; None for new tasks.
     """
 
     tasks: object = None
@@ -99,20 +99,21 @@ class Preparation:
         )
 
     @property
-    def retried(self) -> "RetriedTasks":
-        """The tasks of an earlier batch that the request's tasks repeat."""
-        assert self._request.retried is not None
-        return self._request.retried
+    def key(self) -> "IdempotencyKey | None":
+        """The request's idempotency key; None if it has none."""
+        return self._request.key
 
     async def check_small(self) -> None:
         """Check what needs neither Replicate nor the backend, unless the request is large.
+
+        The tasks of a retry are in the journal, so that nothing of it is checked here.
 
         Raises:
             InvalidInput: the request is not a list of tasks.
         """
         if self._request.concurrency_limit is not None:
             check_limit(self._request.concurrency_limit)
-        if self._size <= INLINE_BYTES:
+        if self._request.retry is None and self._size <= INLINE_BYTES:
             self._tasks = await self._parse()
 
     async def plan(self, components: "Components", caller: Caller) -> "PlannedBatch":

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from replicate_mcp.batches.journal import RetriedTasks
+from replicate_mcp.app.preparation import Preparation
+from replicate_mcp.auth import Caller
+from replicate_mcp.batches.journal import IdempotencyKey, RetriedTasks
 from replicate_mcp.batches.journal_inputs import RecordedBatch, decode_inputs
 from replicate_mcp.concurrency import for_each
 from replicate_mcp.cpu_bound import run_cpu_bound
@@ -15,9 +17,11 @@ from replicate_mcp.errors import InvalidInput, ModelNotFound, TaskProblem, refus
 from replicate_mcp.replicate_api.error_policy import to_public_error
 from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 from replicate_mcp.replicate_api.retry import retry_read
+from replicate_mcp.tasks.json_limits import nested_values
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 if TYPE_CHECKING:
+    from replicate_mcp.app.composition import Components
     from replicate_mcp.app.preparation import BatchRequest, Retry
     from replicate_mcp.batches.backend import Backend
     from replicate_mcp.batches.journal import BatchState, JournalTask
@@ -32,29 +36,33 @@ async def retry_request(
     request: "BatchRequest",
     retry: "Retry",
     state: "BatchState",
-    earlier: Sequence["BatchState"],
+    newest: Sequence["BatchState"],
     backend: "Backend",
 ) -> "BatchRequest":
     """Return the request that repeats tasks of a batch.
+
+    By default it has an idempotency key for the next retry of that batch: of several that are
+    requested at the same moment, one is executed.
 
     Args:
         request: the caller's request, without tasks.
         retry: which tasks to repeat.
         state: the batch of these tasks.
-        earlier: the batches that repeat tasks of the same batch.
+        newest: the caller's newest batches, to find earlier retries.
         backend: the store of the journal.
 
     Raises:
         InvalidInput: there is nothing to retry, or a chosen task cannot be; says why.
     """
-    rows = {row.task_index: row for row in await backend.results(state.id)}
+    key = request.key
     if retry.task_indexes is None:
-        repeated = await _repeated(earlier, backend)
-        chosen = [index for index in retryable(list(rows.values())) if index not in repeated]
+        chosen = await tasks_to_retry(state, newest, backend)
         if not chosen:
-            raise InvalidInput(_nothing_to_retry(state, rows, repeated))
+            raise InvalidInput(await _nothing_to_retry(state, newest, backend))
+        number = sum(1 for _ in _retries(state, newest))
+        key = key or IdempotencyKey(f"retry {number} of {state.id}", "")
     else:
-        chosen = _chosen(retry.task_indexes, state, rows)
+        chosen = _chosen(retry.task_indexes, state, await backend.results(state.id))
     text, tasks = await backend.inputs(state.id), await backend.tasks(state.id)
     if text is None:
         raise InvalidInput(
@@ -69,19 +77,51 @@ async def retry_request(
         tasks=[_task(tasks[index], recorded, index, retry.new_seed) for index in chosen],
         semaphore=state.semaphore,
         concurrency_limit=recorded.max_running,
+        key=key,
+        retry=None,
         retried=RetriedTasks(state.id, tuple(chosen)),
     )
 
 
-def retryable(rows: Sequence[TaskResult]) -> list[int]:
-    """Return the failed tasks that a retry repeats by default, in order.
+class RetryPreparation(Preparation):
+    """The checks of the request that repeats tasks; problems have the repeated tasks' numbers."""
 
-    A task with an unknown outcome is not among them: it may have been billed.
+    async def plan(self, components: "Components", caller: Caller) -> "PlannedBatch":
+        """Check the tasks as those of a new batch, and that their uploaded files still exist."""
+        try:
+            await self.check_small()
+            batch = await super().plan(components, caller)
+        except (InvalidInput, ModelNotFound) as error:
+            assert self._request.retried is not None
+            raise _with_retried_numbers(error, self._request.retried) from None
+        await _check_uploads(batch)
+        return batch
+
+
+async def tasks_to_retry(
+    state: "BatchState", newest: Sequence["BatchState"], backend: "Backend"
+) -> list[int]:
+    """Return the tasks that a retry repeats by default, in order.
+
+    These are the failed ones that are retryable, without those that an earlier retry makes or has
+    made: a retry that is requested twice, as after a lost response, makes nothing twice. A task
+    with an unknown outcome is not among them either: it may have been billed.
+
+    Args:
+        state: the batch.
+        newest: its caller's newest batches, to find earlier retries.
+        backend: the store of the journal.
     """
+    failed = _retryable(await backend.results(state.id))
+    repeated = await _repeated(state, newest, backend)
+    return [index for index in failed if index not in repeated]
+
+
+def _retryable(rows: Sequence[TaskResult]) -> list[int]:
     return sorted(row.task_index for row in rows if isinstance(row, TaskFailure) and row.retryable)
 
 
-def with_retried_numbers(
+def _with_retried_numbers(
     error: InvalidInput | ModelNotFound, retried: RetriedTasks
 ) -> InvalidInput | ModelNotFound:
     """Return the refusal of a retry with the numbers of the tasks in the batch that is retried."""
@@ -96,7 +136,7 @@ def with_retried_numbers(
     )
 
 
-async def check_uploads(batch: "PlannedBatch") -> None:
+async def _check_uploads(batch: "PlannedBatch") -> None:
     """Check that Replicate still has the files that were uploaded for a retry's inputs.
 
     Raises:
@@ -107,9 +147,9 @@ async def check_uploads(batch: "PlannedBatch") -> None:
     uses: dict[str, list[tuple[int, str]]] = {}
     for task, index in zip(batch.tasks, batch.retry.task_indexes, strict=True):
         for name, value in task.inputs.items():
-            for text in _texts(value):
-                if batch.gateway.is_uploaded(text):
-                    uses.setdefault(text, []).append((index, name))
+            for each in nested_values(value):
+                if isinstance(each, str) and batch.gateway.is_uploaded(each):
+                    uses.setdefault(each, []).append((index, name))
     gone = await _missing(list(uses), batch.gateway)
     if problems := [
         TaskProblem(
@@ -123,25 +163,31 @@ async def check_uploads(batch: "PlannedBatch") -> None:
         raise refusal_of(problems)
 
 
-async def _repeated(earlier: Sequence["BatchState"], backend: "Backend") -> dict[int, str]:
-    """Return the tasks that an earlier retry repeats or has repeated, with that retry's id.
+async def _repeated(
+    state: "BatchState", newest: Sequence["BatchState"], backend: "Backend"
+) -> dict[int, str]:
+    """Return the tasks that need no other retry, with the id of the retry that repeats them.
 
-    Without those that failed there in a way that trying again can help: a retry that is asked for
-    twice, as after a lost response, makes nothing twice.
+    A task that failed in its retry needs another one, unless that retry was itself retried.
     """
     repeated: dict[int, str] = {}
-    for state in earlier:
-        assert state.retry is not None
-        failed = set(retryable(await backend.results(state.id)))
-        for number, index in enumerate(state.retry.task_indexes):
-            if number not in failed:
-                repeated[index] = state.id
+    for each, indexes in _retries(state, newest):
+        left = set(await tasks_to_retry(each, newest, backend))
+        repeated |= {index: each.id for number, index in enumerate(indexes) if number not in left}
     return repeated
 
 
-def _chosen(
-    chosen: Sequence[int], state: "BatchState", rows: Mapping[int, TaskResult]
-) -> list[int]:
+def _retries(
+    state: "BatchState", newest: Sequence["BatchState"]
+) -> Iterator[tuple["BatchState", Sequence[int]]]:
+    """Yield the retries of a batch with the tasks that they repeat."""
+    for each in newest:
+        if each.retry is not None and each.retry.batch_id == state.id:
+            yield each, each.retry.task_indexes
+
+
+def _chosen(chosen: Sequence[int], state: "BatchState", rows: Sequence[TaskResult]) -> list[int]:
+    ended = {row.task_index for row in rows}
     if not chosen or not all(type(index) is int for index in chosen):
         raise InvalidInput("task_indexes must be numbers of tasks, like [0, 3], or be left out.")
     problems = []
@@ -150,7 +196,7 @@ def _chosen(
             last = state.total - 1
             there = f"batch {state.id} has tasks 0 to {last}" if last else "its only task is 0"
             problems.append(TaskProblem(index, None, f"there is no such task: {there}"))
-        elif index not in rows:
+        elif index not in ended:
             problems.append(
                 TaskProblem(index, None, "has not ended yet: retry it when it has its result")
             )
@@ -159,16 +205,16 @@ def _chosen(
     return sorted(set(chosen))
 
 
-def _nothing_to_retry(
-    state: "BatchState", rows: Mapping[int, TaskResult], repeated: Mapping[int, str]
+async def _nothing_to_retry(
+    state: "BatchState", newest: Sequence["BatchState"], backend: "Backend"
 ) -> str:
     """Return why no task is retried by default, with the counts and the reasons."""
-    made = sum(isinstance(row, TaskSuccess) for row in rows.values())
-    again = Counter(repeated[index] for index in retryable(list(rows.values())))
+    rows = await backend.results(state.id)
+    repeated = await _repeated(state, newest, backend)
+    made = sum(isinstance(row, TaskSuccess) for row in rows)
+    again = Counter(repeated[index] for index in _retryable(rows))
     final = Counter(
-        row.error_code
-        for row in rows.values()
-        if isinstance(row, TaskFailure) and not row.retryable
+        row.error_code for row in rows if isinstance(row, TaskFailure) and not row.retryable
     )
     parts = [f"{made} made"] if made else []
     if unfinished := state.total - len(rows):
@@ -215,16 +261,6 @@ def _task(
     if new_seed:
         inputs.pop("seed", None)
     return {"model": task.model, "output_filename": task.output_filename, "input": inputs}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, Mapping):
-        yield from _texts(list(value.values()))
 
 
 async def _missing(urls: Sequence[str], gateway: "Gateway") -> list[str]:

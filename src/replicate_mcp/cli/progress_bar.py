@@ -31,9 +31,14 @@ class _Bars(Progress):
 
 
 class ProgressBar:
-    """Progress of a running batch, and with `limit` also its number of predictions in flight."""
+    """Progress of a running batch, and with `limit` also its number of predictions in flight.
 
-    def __init__(self, total: int, *, limit: int | None = None) -> None:
+    Args:
+        total: number of its tasks; None until `update` sets it.
+        limit: the limit of its predictions in flight; None to leave these out.
+    """
+
+    def __init__(self, total: int | None, *, limit: int | None = None) -> None:
         self._console = PrintableConsole(stderr=True)
         self._draws = self._console.is_terminal and not self._console.is_dumb_terminal
         self._limit = limit
@@ -55,7 +60,8 @@ class ProgressBar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._images = self._progress.add_task("images", total=total, line=f"0/{total} done")
+        line = "" if total is None else f"0/{total} done"
+        self._images = self._progress.add_task("images", total=total, line=line)
         self._in_flight: TaskID | None = None
         if limit is not None:
             self._in_flight = self._progress.add_task(
@@ -76,12 +82,21 @@ class ProgressBar:
         self._progress.live.transient = error is not None
         self.stop()
 
-    def update(self, finished: float, line: str, notice: str = "") -> None:
-        """Show the number of finished tasks, a status line, and a notice below the bar."""
+    def update(
+        self, finished: float, line: str, notice: str = "", *, total: int | None = None
+    ) -> None:
+        """Show the number of finished tasks, a status line, and a notice below the bar.
+
+        Args:
+            finished: number of finished tasks.
+            line: the status line.
+            notice: the notice; "" for none.
+            total: number of tasks; None if it is unchanged.
+        """
         line, notice = one_line(line), one_line(notice)
         is_new = bool(notice) and not self._progress.notice
         self._progress.notice = notice
-        self._progress.update(self._images, completed=finished, line=line)
+        self._progress.update(self._images, completed=finished, total=total, line=line)
         if notice:
             line = f"{line}. {notice}"
         now = time.monotonic()

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,16 +47,19 @@ def json_problem(value: object, depth: int = 0) -> str | None:
     return "is nothing that JSON can hold"
 
 
-def count_values(value: object) -> int:
-    """Return the number of values in a JSON value, including itself and every key."""
-    count = 0
+def nested_values(value: object) -> Iterator[object]:
+    """Yield a JSON value and all values inside it, keys included, in no particular order."""
     left: list[Any] = [value]
     while left:
         each = left.pop()
-        count += 1
+        yield each
         if isinstance(each, Mapping):
             left += each
             left += each.values()
         elif isinstance(each, list):
             left += each
-    return count
+
+
+def count_values(value: object) -> int:
+    """Return the number of values in a JSON value, including itself and every key."""
+    return sum(1 for _ in nested_values(value))

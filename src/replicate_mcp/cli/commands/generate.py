@@ -134,7 +134,7 @@ async def run_batch(
     caller: "Caller",
     arguments: argparse.Namespace,
     request: "Callable[[], Awaitable[BatchRequest]]",
-    total: int,
+    total: int | None = None,
 ) -> int:
     """Run a batch, print its results, save its images if asked to, and return the exit code.
 
@@ -143,7 +143,7 @@ async def run_batch(
         caller: this machine's user.
         arguments: the options of `add_output_arguments`.
         request: returns the request, once Ctrl-C is handled.
-        total: number of its tasks.
+        total: number of its tasks; None if that is known only once it has started.
     """
     from replicate_mcp.cli import output
     from replicate_mcp.cli.executable import as_typed
@@ -169,8 +169,10 @@ async def run_batch(
             show = as_typed("batches", batch_id) if keeps_batches else ""
             bar.say(f"{error}{' To show the results:' if show else ''}", show)
     can_retry = keeps_batches and any(row.retryable for row in result.failed_results)
-    hint = " `replicate-mcp retry` makes again what can be retried." if can_retry else ""
-    bar.say(output.summary(result) + hint)
+    retry = as_typed("retry", batch_id) if can_retry else ""
+    bar.say(
+        f"{output.summary(result)}{' To make the retryable tasks again:' if retry else ''}", retry
+    )
     if arguments.out is not None:
         from replicate_mcp.cli.downloader import Saver
 
@@ -260,7 +262,7 @@ async def _follow(
     async def keep_bar() -> None:
         while True:
             if progress := await app.batches.progress(batch_id):
-                bar.update(progress.finished, progress.line, progress.notice)
+                bar.update(progress.finished, progress.line, progress.notice, total=progress.total)
             await anyio.sleep(PROGRESS_POLL_SECONDS)
 
     async def stop_when_asked() -> None:
@@ -287,8 +289,7 @@ async def _follow(
         group.cancel_scope.cancel()
     result = await app.batches.result(caller, batch_id)
     made = result.successful_count
-    if made == result.total_tasks:
-        bar.update(made, f"{made}/{made} done")
-    else:
-        bar.update(made, f"{made} made{not_made(result)}")
+    is_whole = made == result.total_tasks
+    line = f"{made}/{made} done" if is_whole else f"{made} made{not_made(result)}"
+    bar.update(made, line, total=result.total_tasks)
     return result

@@ -63,12 +63,11 @@ async def _retry(app: "App", arguments: argparse.Namespace) -> int:
 
     caller = app.caller()
     batch = arguments.batch or await app.batches.newest_to_retry(caller)
-    result = await result_of(app, batch)
-    retryable = sum(row.retryable for row in result.failed_results)
-    total = len(set(arguments.task)) if arguments.task else retryable
-    retry = Retry(result.batch_id, arguments.task, arguments.new_seed)
+    if batch == "latest":
+        batch = (await result_of(app, batch)).batch_id
+    retry = Retry(batch, arguments.task, arguments.new_seed)
 
     async def request() -> "BatchRequest":
         return BatchRequest(retry=retry)
 
-    return await run_batch(app, caller, arguments, request, total)
+    return await run_batch(app, caller, arguments, request)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Request, Response
@@ -35,7 +36,7 @@ from replicate_mcp.http_api.responses import (
     made_batch,
     made_image,
 )
-from replicate_mcp.tasks.result import as_json
+from replicate_mcp.tasks.result import BatchResult, as_json
 
 router = APIRouter(route_class=LargeBodyRoute)
 
@@ -98,19 +99,15 @@ async def generate_batch(
     """
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, key)
-    if _is_asynchronous(prefer):
-        return await _accepted(app, caller, batch_id, applied=True)
-    with cancel_on_disconnect(request):
-        await app.batches.wait(caller, batch_id, seconds=None)
-    async with read_limiter():
-        result = await app.batches.result(caller, batch_id)
-        if result.status == "running":
-            return await _accepted(app, caller, batch_id)
-        model = body.named_model or app.settings.default_model
-        return await json_response(
-            lambda: made_batch(result, model, body.named_semaphore),
-            size_bytes=result.size_bytes,
-        )
+    model = body.named_model or app.settings.default_model
+    return await _finished(
+        request,
+        app,
+        caller,
+        batch_id,
+        prefer,
+        lambda result: made_batch(result, model, body.named_semaphore),
+    )
 
 
 @router.post(
@@ -138,17 +135,29 @@ async def retry(
     digest = IdempotencyKey(key, _digest(body, retry_of=batch_id)) if key else None
     with joined_to(request.headers):
         started = await app.batches.start(caller, BatchRequest(retry=retried, key=digest))
+    return await _finished(
+        request, app, caller, started, prefer, lambda result: {"success": True, **as_json(result)}
+    )
+
+
+async def _finished(
+    request: Request,
+    app: App,
+    caller: Caller,
+    batch_id: str,
+    prefer: str | None,
+    body_of: Callable[[BatchResult], Any],
+) -> Response:
+    """Return the response with a batch's result, or its location if that is preferred."""
     if _is_asynchronous(prefer):
-        return await _accepted(app, caller, started, applied=True)
+        return await _accepted(app, caller, batch_id, applied=True)
     with cancel_on_disconnect(request):
-        await app.batches.wait(caller, started, seconds=None)
+        await app.batches.wait(caller, batch_id, seconds=None)
     async with read_limiter():
-        result = await app.batches.result(caller, started)
+        result = await app.batches.result(caller, batch_id)
         if result.status == "running":
-            return await _accepted(app, caller, started)
-        return await json_response(
-            lambda: {"success": True, **as_json(result)}, size_bytes=result.size_bytes
-        )
+            return await _accepted(app, caller, batch_id)
+        return await json_response(lambda: body_of(result), size_bytes=result.size_bytes)
 
 
 async def _started(
