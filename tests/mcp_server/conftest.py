@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT
 from mcp.client.stdio import stdio_client
 
@@ -31,10 +32,15 @@ def connect(simulator: Simulator, tmp_path: Path, era: str) -> Connect:
     """Return a function that starts a server and connects to it; keywords are settings.
 
     `ask` handles the server's elicitation requests; None for a client without elicitation.
+    `extensions` are those that the client supports.
     """
 
     @asynccontextmanager
-    async def start(ask: ElicitationFnT | None = None, **changes: str) -> AsyncIterator[Client]:
+    async def start(
+        ask: ElicitationFnT | None = None,
+        extensions: Sequence[ClientExtension] = (),
+        **changes: str,
+    ) -> AsyncIterator[Client]:
         server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "replicate_mcp"],
@@ -42,7 +48,9 @@ def connect(simulator: Simulator, tmp_path: Path, era: str) -> Connect:
         )
         mode: Any = era
         to_server = stdio_client(server)
-        async with Client(to_server, mode=mode, elicitation_callback=ask) as client:
+        async with Client(
+            to_server, mode=mode, elicitation_callback=ask, extensions=extensions
+        ) as client:
             yield client
 
     return start

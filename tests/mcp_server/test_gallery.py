@@ -254,7 +254,7 @@ def test_finished_images_stay_when_the_call_ends_without_results(
     own = batch_of(server, loaded(page).get_attribute("src"))
     server.client.delete(f"/batches/{own['batch_id']}")
     expect(page.view.get_by_role("heading")).to_have_text("1 of 2 made · stopped")
-    assert states(page) == ["succeeded", "failed"]
+    assert states(page) == ["succeeded", "stopped"]
 
 
 @pytest.mark.soak
@@ -297,9 +297,11 @@ def test_failed_tile_shows_its_reason_and_can_be_retried_in_place(
     assert states(page) == ["failed"]
     page.view.get_by_role("button", name="1 failed").click()
     simulator.configure(prompt_words=False)
-    failed.get_by_role("button", name=re.compile("Regenerate")).press("Enter")
+    failed.get_by_role("button", name="Regenerate car.png with a new seed").press("Enter")
     expect(failed).to_have_attribute("data-state", "succeeded")
+    expect(failed).to_be_focused()
     assert states(page) == ["succeeded"] * 3
+    expect(page.view.get_by_role("heading")).to_have_text("3 tasks completed")
 
 
 def test_stopping_a_batch_needs_confirmation(show: Show, simulator: Simulator) -> None:
@@ -309,9 +311,21 @@ def test_stopping_a_batch_needs_confirmation(show: Show, simulator: Simulator) -
     page.view.get_by_role("button", name="Stop", exact=True).click()
     page.view.get_by_role("button", name="Stop the rest?").click()
     expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
-    assert states(page) == ["succeeded", "failed", "failed"]
+    assert states(page) == ["succeeded", "stopped", "stopped"]
+    expect(page.view.locator("#detail")).to_contain_text("2 stopped")
     expect(page.view.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
     simulator.wait_for(account="acme", in_flight=0)
+    again = page.view.get_by_role("button", name="Make the other 2, which were stopped")
+    again.click()
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made")
+    expect(page.tiles.nth(1)).to_be_focused()
+    page.view.get_by_role("button", name="Stop", exact=True).click()
+    page.view.get_by_role("button", name="Stop the rest?").click()
+    expect(page.view.get_by_role("heading")).to_have_text("1 of 3 made · stopped")
+    simulator.configure(prompt_words=False)
+    again.click()
+    expect(page.view.get_by_role("heading")).to_have_text("3 tasks completed")
+    assert states(page) == ["succeeded"] * 3
 
 
 def test_regeneration_uses_a_new_seed_and_updates_the_model_context(show: Show) -> None:
@@ -333,6 +347,72 @@ def test_regeneration_uses_a_new_seed_and_updates_the_model_context(show: Show) 
     assert len(set(sources)) == 3
     (update,) = page.recorded("modelContextUpdates")
     assert f"task 0 regenerated: car_2.png {sources[1]}" in update
+
+
+def test_retries_are_shown_in_their_place_when_the_view_is_opened_again(
+    show: Show, simulator: Simulator, server: Server
+) -> None:
+    wide = {"aspect_ratio": "16:9", "output_format": "png"}
+    prompts = ("a red car", "a [fail] house", "a [fail] tree", "a [nsfw] cat")
+    arguments = {"tasks": tasks(*prompts, **wide)}
+    page = show("generate_images", arguments)
+    heading = page.view.get_by_role("heading")
+    expect(heading).to_have_text("1 of 4 made")
+    simulator.configure(prompt_words=False)
+    page.view.get_by_role("button", name="Retry 2 tasks that failed").click()
+    expect(heading).to_have_text("3 of 4 made")
+    page.tiles.first.get_by_role("button", name="Regenerate").click()
+    expect(heading).to_have_text("4 of 5 made")
+    page.tiles.nth(1).get_by_role("button", name="Regenerate car_2.png").click()
+    expect(heading).to_have_text("5 of 6 made")
+    made = ["car.png", "car_2.png", "car_3.png", "house.png", "tree.png", "cat.png"]
+    names = page.view.locator(".name")
+    expect(names).to_have_text(made)
+    urls = page.view.locator("a.picture").evaluate_all("(all) => all.map((each) => each.href)")
+    (answer,) = page.recorded("results")
+
+    page.show("get_batch", {"batch_id": answer["structuredContent"]["batch_id"]}, result=answer)
+    expect(loaded(page)).to_have_count(5)
+    expect(heading).to_have_text("5 of 6 made")
+    expect(names).to_have_text(made)
+    assert states(page) == ["succeeded"] * 5 + ["failed"]
+    again = page.view.locator("a.picture").evaluate_all("(all) => all.map((each) => each.href)")
+    assert again == urls
+    sizes = loaded(page).evaluate_all(
+        "(all) => all.map((each) => each.naturalWidth > 1.7 * each.naturalHeight)"
+    )
+    assert sizes == [True] * 5, "no input was lost"
+    seeds = [each["input"]["seed"] for each in simulator.predictions()[-8:]]
+    assert len(set(seeds)) == 8
+
+
+def test_missing_credit_is_one_notice_and_is_retried_with_the_same_seeds(
+    show: Show, simulator: Simulator
+) -> None:
+    simulator.change_account("acme", out_of_credit=True)
+    page = show("generate_images", {"tasks": tasks("a red car", "a blue house", seed=7)})
+    simulator.change_account("acme", out_of_credit=False)
+    expect(page.view.get_by_text("The Replicate account has no credit left.")).to_be_visible()
+    expect(page.tiles.first.locator(".message")).to_have_text("No credit left")
+    page.view.get_by_role("link", name="Add credit").click()
+    expect(page.tiles).to_have_count(2)
+    page.view.get_by_role("button", name="Retry 2").click()
+    expect(loaded(page)).to_have_count(2)
+    expect(page.view.get_by_role("link", name="Add credit")).to_have_count(0)
+    assert [each["input"]["seed"] for each in simulator.predictions()[-2:]] == [7, 7]
+    assert page.recorded("opened") == ["https://replicate.com/account/billing"]
+
+
+def test_refused_retry_leaves_the_image_and_shows_the_reason(
+    show: Show, simulator: Simulator
+) -> None:
+    secret = {"input_image": f"https://example.com/?key=r8_{'x' * 20}"}
+    arguments = {"tasks": tasks("a red car", model="flux-kontext-max", **secret)}
+    page = show("generate_images", arguments)
+    page.tiles.get_by_role("button", name="Regenerate").click()
+    expect(page.view.get_by_role("alert")).to_contain_text("is a secret, which is not kept")
+    assert states(page) == ["succeeded"]
+    expect(page.view.get_by_role("heading")).to_have_text("1 task completed")
 
 
 @pytest.mark.soak
@@ -455,11 +535,7 @@ def test_get_batch_shows_a_batch_or_only_the_rest_with_a_cursor(show: Show) -> N
     rest = show("get_batch", {"batch_id": batch, "after": 2})
     expect(loaded(rest)).to_have_count(1)
     expect(rest.tiles).to_have_count(1)
-    # The result row has no other inputs of the task.
-    regenerate = rest.tiles.get_by_role(
-        "button", name=re.compile("^Regenerate .* from its prompt only$")
-    )
-    regenerate.click()
+    rest.tiles.get_by_role("button", name=re.compile("^Regenerate")).click()
     expect(loaded(rest)).to_have_count(2)
 
 

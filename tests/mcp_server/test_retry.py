@@ -1,13 +1,18 @@
-"""`retry_of` in `generate_images`: what is made again, and what a model is told."""
+"""Retries over MCP: `retry_of` of a model, and the gallery's `retry_tasks`."""
 
 from typing import Any
 
 import pytest
+from mcp.client.extension import advertise
+from mcp.server.apps import APP_MIME_TYPE, EXTENSION_ID
 from mcp_types import ElicitResult
 
 from mcp_server.conftest import Connect
 from mcp_server.tool_results import call, structured, text
+from replicate_mcp.mcp_server.tools import RETRIES_KEY, TOOLS
 from replicate_mcp.simulator import Simulator
+
+APPS = advertise(EXTENSION_ID, {"mimeTypes": [APP_MIME_TYPE]})
 
 
 async def test_failed_tasks_of_a_batch_are_made_again(
@@ -77,3 +82,83 @@ async def test_retry_of_many_images_needs_confirmation(
         assert again["successful_count"] == 2
         assert asked[0] == asked[1] == asked[2]
         assert len(simulator.predictions()) == 4
+
+
+async def test_only_hosts_that_show_the_gallery_are_shown_its_tool(connect: Connect) -> None:
+    async with connect() as client:
+        tools = (await client.list_tools()).tools
+    assert [tool.name for tool in tools] == list(TOOLS)
+    async with connect(extensions=[APPS]) as client:
+        *others, tool = (await client.list_tools()).tools
+    assert others == tools
+    assert (tool.name, tool.meta) == ("retry_tasks", {"ui": {"visibility": ["app"]}})
+    assert len(tool.model_dump_json(by_alias=True, exclude_none=True)) < 600
+
+
+async def test_gallery_makes_tasks_again_and_finds_the_retries_of_a_batch(
+    connect: Connect, simulator: Simulator
+) -> None:
+    async def retry(batch_id: str, *task_indexes: int, **more: Any) -> dict[str, Any]:
+        arguments = {"batch_id": batch_id, "task_indexes": task_indexes, **more}
+        return structured(await client.call_tool("retry_tasks", arguments))
+
+    async def retries(**arguments: Any) -> Any:
+        answer = await client.call_tool("get_batch", arguments)
+        assert RETRIES_KEY not in text(answer)
+        return (answer.meta or {}).get(RETRIES_KEY)
+
+    async with connect(extensions=[APPS]) as client:
+        tasks: list[Any] = ["a [fail]", {"prompt": "b", "seed": 3, "aspect_ratio": "16:9"}]
+        first = await call(client, "generate_images", tasks=tasks)
+        batch = first["batch_id"]
+        assert await retries(batch_id=batch) is None
+        same = await retry(batch, 1)
+        new = await retry(same["batch_id"], 0, new_seed=True)
+        again = await retry(batch, 1, 0, wait_seconds="0")
+        assert again["status"] == "running"
+        assert again["next_step"]
+        (row,) = same["successful_results"]
+        assert (same["retry_of"], row["retried_task_index"], row["seed"]) == (batch, 1, 3)
+        assert new["successful_results"][0]["seed"] != 3
+        ratios = [each["input"].get("aspect_ratio") for each in simulator.predictions()[2:4]]
+        assert ratios == ["16:9", "16:9"]
+        of_new = {"batch_id": new["batch_id"], "retry_of": same["batch_id"], "task_indexes": [0]}
+        assert await retries(batch_id=batch) == [
+            {"batch_id": same["batch_id"], "retry_of": batch, "task_indexes": [1]},
+            of_new,
+            {"batch_id": again["batch_id"], "retry_of": batch, "task_indexes": [0, 1]},
+        ]
+        assert await retries(batch_id=same["batch_id"]) == [of_new]
+        assert await retries(batch_id=batch, after=1) is None
+        assert await retries() is None
+        for wrong, sentence in (
+            ({"batch_id": batch}, "task_indexes is missing: retry_tasks needs it."),
+            ({"batch_id": batch, "task_indexes": []}, "task_indexes"),
+            ({"batch_id": batch, "task_indexes": [7]}, "there is no such task"),
+        ):
+            refused = await client.call_tool("retry_tasks", wrong)
+            assert refused.is_error
+            assert sentence in text(refused)
+
+
+async def test_retry_from_the_gallery_needs_the_same_confirmation(
+    connect: Connect, simulator: Simulator
+) -> None:
+    async def decline(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="decline")
+
+    settings = {"REPLICATE_MCP_CONFIRM_ABOVE": "1"}
+    async with connect(ask=decline, extensions=[APPS], **settings) as client:
+        first = await call(client, "generate_images", tasks=["a"])
+        arguments = {"batch_id": first["batch_id"], "task_indexes": [0]}
+        assert structured(await client.call_tool("retry_tasks", arguments))["successful_count"] == 1
+    async with connect() as client:
+        two = [{"prompt": "b", "num_outputs": 2}]
+        batch = (await call(client, "generate_images", tasks=two))["batch_id"]
+    created = len(simulator.predictions())
+    async with connect(ask=decline, extensions=[APPS], **settings) as client:
+        arguments = {"batch_id": batch, "task_indexes": [0]}
+        declined = await client.call_tool("retry_tasks", arguments)
+    assert declined.is_error
+    assert "Nothing was created" in text(declined)
+    assert len(simulator.predictions()) == created

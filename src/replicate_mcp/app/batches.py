@@ -16,6 +16,7 @@ from replicate_mcp.text import escaped
 
 if TYPE_CHECKING:
     from replicate_mcp.app.composition import Components
+    from replicate_mcp.app.retry import BatchRetry
     from replicate_mcp.batches.journal import BatchState
     from replicate_mcp.batches.planning import PlannedTask
     from replicate_mcp.tasks.result import BatchCounts, BatchResult, ListedBatch
@@ -184,6 +185,17 @@ class BatchOperations:
             )
             for each in states
         ]
+
+    async def retries(self, caller: Caller, batch_id: str) -> "Sequence[BatchRetry]":
+        """Return the retries of a batch, and the retries of these, oldest first.
+
+        They are found among the caller's `MAX_BATCHES_SEARCHED` newest batches.
+        """
+        from replicate_mcp.app.retry import retries_of
+
+        backend = (await self._get_components()).backend
+        newest = await backend.list_batches(caller.visible_callers, limit=MAX_BATCHES_SEARCHED)
+        return retries_of(batch_id, newest)
 
     async def cancel(self, caller: Caller, batch_id: str) -> "BatchCounts":
         """Cancel a batch, including its predictions on Replicate.

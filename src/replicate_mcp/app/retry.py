@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
 
@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_CHECKS = 10
 """Maximum concurrent requests for the uploaded files of one retry."""
+
+MAX_LISTED_TASKS = 10_000
+"""Maximum tasks of all listed retries of a batch together."""
+
+
+class BatchRetry(TypedDict):
+    """A retry of a batch, or of one of its retries, as JSON.
+
+    Attributes:
+        batch_id: id of the retry.
+        retry_of: the batch whose tasks it repeats.
+        task_indexes: for each of its tasks, the index of the repeated one.
+    """
+
+    batch_id: str
+    retry_of: str
+    task_indexes: Sequence[int]
 
 
 async def retry_request(
@@ -115,6 +132,30 @@ async def tasks_to_retry(
     failed = _retryable(await backend.results(state.id))
     repeated = await _repeated(state, newest, backend)
     return [index for index in failed if index not in repeated]
+
+
+def retries_of(batch_id: str, newest: Sequence["BatchState"]) -> list[BatchRetry]:
+    """Return the retries of a batch, and the retries of these, oldest first.
+
+    Of very many tasks, the latest retries are left out.
+
+    Args:
+        batch_id: id of the batch.
+        newest: its caller's newest batches.
+    """
+    found: dict[str, BatchRetry] = {}
+    left = MAX_LISTED_TASKS
+    for each in reversed(newest):
+        retry = each.retry
+        if retry is None or not (retry.batch_id == batch_id or retry.batch_id in found):
+            continue
+        left -= len(retry.task_indexes)
+        if left < 0:
+            break
+        found[each.id] = BatchRetry(
+            batch_id=each.id, retry_of=retry.batch_id, task_indexes=retry.task_indexes
+        )
+    return list(found.values())
 
 
 def _retryable(rows: Sequence[TaskResult]) -> list[int]:

@@ -111,6 +111,14 @@ GET_BATCH: Schema = _arguments(
     preview=_PREVIEW,
 )
 
+RETRY_TASKS: Schema = _arguments(
+    "batch_id task_indexes",
+    batch_id=_TEXT,
+    task_indexes={"type": "array", "minItems": 1, "items": _COUNT},
+    new_seed={"type": "boolean"},
+    wait_seconds={"type": "number", "minimum": 0, "maximum": 50},
+)
+
 CANCEL_BATCH: Schema = _arguments("batch_id", batch_id=_BATCH_ID)
 
 LIST_SEMAPHORES: Schema = _arguments()

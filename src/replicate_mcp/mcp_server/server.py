@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from mcp.server.apps import Apps
+from mcp.server.apps import Apps, client_supports_apps
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
@@ -47,7 +47,7 @@ from replicate_mcp.mcp_server.previews import Previews
 from replicate_mcp.mcp_server.prompts import PROMPTS
 from replicate_mcp.mcp_server.resources import RESOURCES, TEMPLATES
 from replicate_mcp.mcp_server.stdio import stdio_streams
-from replicate_mcp.mcp_server.tools import TOOLS, ToolCall
+from replicate_mcp.mcp_server.tools import APP_TOOLS, TOOLS, ToolCall
 from replicate_mcp.platform.memory import return_large_blocks
 from replicate_mcp.platform.signals import wait_for_end_signal
 from replicate_mcp.settings import Settings
@@ -62,7 +62,7 @@ RequestKey = tuple[str, object]
 """A connection, and the id of a request on it."""
 
 _current_request: ContextVar[Request | None] = ContextVar("request", default=None)
-"""The request being handled; the SDK passes it to all handlers except completion."""
+"""The request being handled, where the SDK does not pass it: of completion and `tools/list`."""
 
 LEAVE_SECONDS = 2.0
 """Maximum seconds, after a signal, for the app to close and inform other processes."""
@@ -110,8 +110,10 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
     async def list_tools(self) -> list[Tool]:
-        """Return all tools, the same for every caller."""
-        return [spec.tool for spec in TOOLS.values()]
+        """Return all tools: with those for the gallery alone if the client supports MCP Apps."""
+        request = _current_request.get()
+        shows_gallery = request is not None and client_supports_apps(request)
+        return [spec.tool for spec in (TOOLS | APP_TOOLS if shows_gallery else TOOLS).values()]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -121,7 +123,8 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         Raises:
             MCPError: no tool has this name.
         """
-        if name not in TOOLS:
+        spec = TOOLS.get(name) or APP_TOOLS.get(name)
+        if spec is None:
             known = ", ".join(TOOLS)
             raise MCPError(
                 INVALID_PARAMS, f"There is no tool '{escaped(name[:60])}': there are {known}."
@@ -143,7 +146,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
             ),
         )
         try:
-            return await TOOLS[name](call)
+            return await spec(call)
         except anyio.get_cancelled_exc_class():
             if context is not None and batches:
                 # The request has ended; a background task decides whether its batch is cancelled.
@@ -241,7 +244,7 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
     ) -> HandlerResult:
         if ctx.method == "notifications/cancelled" and ctx.params:
             self._canceled.append((_connection(ctx), ctx.params.get("requestId")))
-        if ctx.method == "completion/complete":
+        if ctx.method in ("completion/complete", "tools/list"):
             # Background work that a request starts would keep the request and all its arguments.
             _current_request.set(ctx)
         answer = await call_next(ctx)

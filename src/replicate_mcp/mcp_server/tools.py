@@ -46,6 +46,13 @@ It is part of answers of get_batch to calls that name no batch: the gallery uses
 batch of its own call before that call is answered.
 """
 
+RETRIES_KEY = "replicate-mcp/retries"
+"""Key of `_meta` that lists the retries of a batch, and the retries of these, oldest first.
+
+It is part of answers of get_batch that begin with a batch's first result, if there are retries: the
+gallery shows them in place of the tasks that they repeat.
+"""
+
 RECENT_SECONDS = 60.0
 """Maximum age of a recent batch: a call that created an older one has been answered."""
 
@@ -113,8 +120,9 @@ async def generate_images(call: ToolCall) -> CallToolResult:
     comes when all are done, or after wait_seconds with what is done so far; then call get_batch as
     next_step says. URLs work for one hour.
     """
-    arguments, confirmation = call.arguments, call.confirmation
-    batch_id = await call.app.batches.start(
+    arguments = call.arguments
+    return await _run(
+        call,
         call.caller,
         BatchRequest(
             arguments.get(TASKS),
@@ -122,18 +130,37 @@ async def generate_images(call: ToolCall) -> CallToolResult:
             model=arguments.get("model"),
             semaphore=arguments.get("semaphore"),
             image_paths="folder" if call.is_local else "none",
-            upload_seconds=UPLOAD_SECONDS,
-            key=confirmation.key if confirmation else None,
             skip_invalid=arguments.get("skip_invalid", False),
         ),
+    )
+
+
+async def retry_tasks(call: ToolCall) -> CallToolResult:
+    """For the gallery: make tasks of a batch again, in a new batch, with the inputs they had."""
+    arguments = call.arguments
+    retry = Retry(
+        arguments["batch_id"],
+        arguments["task_indexes"],
+        new_seed=arguments.get("new_seed", False),
+    )
+    return await _run(call, call.caller, BatchRequest(retry=retry))
+
+
+async def _run(call: ToolCall, caller: Caller, request: BatchRequest) -> CallToolResult:
+    """Start a batch, with a person's confirmation if it is needed, and return its first page."""
+    confirmation = call.confirmation
+    key = confirmation.key if confirmation else None
+    batch_id = await call.app.batches.start(
+        caller,
+        replace(request, key=key, upload_seconds=UPLOAD_SECONDS),
         consent=confirmation.require if confirmation else None,
     )
     call.on_batch(batch_id)
-    wait = arguments.get("wait_seconds", call.app.settings.wait_seconds)
+    wait = call.arguments.get("wait_seconds", call.app.settings.wait_seconds)
     await call.app.batches.wait(
-        call.caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
+        caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
-    return await call.answer_with(await call.app.batches.result(call.caller, batch_id, **call.page))
+    return await call.answer_with(await call.app.batches.result(caller, batch_id, **call.page))
 
 
 def _retry(arguments: Mapping[str, Any]) -> Retry | None:
@@ -179,9 +206,12 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     after = arguments.get("after", 0)
     result = await call.app.batches.result(call.caller, batch_id, after=after, **call.page)
     answer = await call.answer_with(result)
-    if "batch_id" in arguments:
-        return answer
-    return answer.model_copy(update={"meta": {RECENT_BATCHES_KEY: await _recent_batches(call)}})
+    meta: dict[str, Any] = {}
+    if "batch_id" not in arguments:
+        meta[RECENT_BATCHES_KEY] = await _recent_batches(call)
+    elif not after and (retries := await call.app.batches.retries(call.caller, batch_id)):
+        meta[RETRIES_KEY] = retries
+    return answer.model_copy(update={"meta": meta}) if meta else answer
 
 
 async def cancel_batch(call: ToolCall) -> CallToolResult:
@@ -266,7 +296,7 @@ def _spec(
     run: Callable[[ToolCall], Awaitable[CallToolResult]],
     title: str,
     arguments: schemas.Schema,
-    output: schemas.Schema,
+    output: schemas.Schema | None,
     annotations: ToolAnnotations,
     meta: dict[str, Any] | None = None,
 ) -> ToolSpec:
@@ -324,6 +354,21 @@ TOOLS = {
         _spec(find_models, "Find models", schemas.FIND_MODELS, schemas.MODELS, _READ_ONLY),
     )
 }
+
+APP_TOOLS = {
+    spec.tool.name: spec
+    for spec in (
+        _spec(
+            retry_tasks,
+            "Retry tasks",
+            schemas.RETRY_TASKS,
+            None,
+            _CREATES,
+            {"ui": {"visibility": ["app"]}},
+        ),
+    )
+}
+"""Tools for the gallery alone: only hosts with MCP Apps list them, which hide them from models."""
 
 
 async def _recent_batches(call: ToolCall) -> list[dict[str, Any]]:

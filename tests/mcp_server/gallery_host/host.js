@@ -4,12 +4,16 @@
 import {
   AppBridge,
   PostMessageTransport,
+  RESOURCE_MIME_TYPE,
   buildAllowAttribute,
   getToolUiResourceUri,
+  isToolVisibilityModelOnly,
 } from "@modelcontextprotocol/ext-apps/app-bridge";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 
 const INFO = { name: "test-host", version: "1.0.0" };
+
+const APPS = { "io.modelcontextprotocol/ui": { mimeTypes: [RESOURCE_MIME_TYPE] } };
 
 const ALL_CAPABILITIES = {
   openLinks: {},
@@ -38,7 +42,8 @@ let bridge;
  *
  * `partialArguments` are sent first, as while the model writes them. `toolArguments` are the
  * complete arguments; without them, nothing follows. If `calls` is false, the call is not sent, as
- * while it waits for the user's approval. If `waits` is true, wait for the call's result.
+ * while it waits for the user's approval. If `waits` is true, wait for the call's result. With
+ * `result`, nothing is called: the view is opened again with the result of an earlier call.
  */
 async function show({
   tool,
@@ -48,15 +53,21 @@ async function show({
   context = {},
   calls = true,
   waits = true,
+  result = undefined,
 }) {
-  const client = new Client(INFO);
+  const client = new Client(INFO, { capabilities: { extensions: APPS } });
   await client.connect(new StreamableHTTPClientTransport(new URL("/mcp", location.href)));
   const { tools } = await client.listTools();
   const uri = getToolUiResourceUri(tools.find(({ name }) => name === tool));
   const { contents } = await client.readResource({ uri });
   const frame = createSandbox(contents[0]._meta.ui);
 
-  bridge = new AppBridge(client, INFO, capabilities, { hostContext: context });
+  bridge = new AppBridge(null, INFO, capabilities, { hostContext: context });
+  const callable = tools.filter((each) => !isToolVisibilityModelOnly(each));
+  bridge.oncalltool = async (params) => {
+    if (!callable.some(({ name }) => name === params.name)) throw new Error(`No ${params.name}`);
+    return client.request({ method: "tools/call", params });
+  };
   bridge.onopenlink = async ({ url }) => (host.opened.push(url), {});
   bridge.ondownloadfile = async ({ contents: files }) => (host.downloaded.push(...files), {});
   bridge.onupdatemodelcontext = async ({ content }) => (
@@ -75,7 +86,8 @@ async function show({
   for (const each of partialArguments) bridge.sendToolInputPartial({ arguments: each });
   if (!toolArguments) return;
   bridge.sendToolInput({ arguments: toolArguments });
-  if (!calls) return;
+  if (result) bridge.sendToolResult(result);
+  if (result || !calls) return;
   const finished = client
     .callTool({ name: tool, arguments: toolArguments })
     .then((result) => (host.results.push(result), bridge.sendToolResult(result)));

@@ -43,7 +43,8 @@ async def batch(
 ) -> Response:
     """Return a batch: its counts and its results.
 
-    With the last `cursor` as `after`, it returns only the results since then.
+    With the last `cursor` as `after`, it returns only the results since then. With the first
+    results come the batch's retries, and the retries of these, as `retries`.
     """
     if wait_seconds:
         with cancel_on_disconnect(request):
@@ -51,9 +52,12 @@ async def batch(
     async with read_limiter():
         result = await app.batches.result(caller, batch_id, after=after, limit=limit)
         progress = await app.batches.progress(batch_id)
+        counts_only = limit == 0
+        retries = [] if after or counts_only else await app.batches.retries(caller, batch_id)
 
         def answer() -> dict[str, Any]:
-            return as_json(result) | ({"running_count": progress.running} if progress else {})
+            more: dict[str, Any] = {"running_count": progress.running} if progress else {}
+            return as_json(result) | more | ({"retries": retries} if retries else {})
 
         return await json_response(answer, size_bytes=result.size_bytes)
 

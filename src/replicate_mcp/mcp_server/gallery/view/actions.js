@@ -1,4 +1,4 @@
-// The actions of an image: open it, copy its URL, download it, regenerate it.
+// The actions of an image: open it, copy its URL, download it, make it again.
 
 import { el, icon } from "./dom.js";
 import { allowedImageUrl } from "./image-url.js";
@@ -24,14 +24,15 @@ export function createActions(host, tile, file) {
   };
 }
 
-/** Create the action that regenerates a task. Without all its inputs, only the prompt is used. */
-export function regenerateAction(task, name, onRegenerate) {
-  const method = task.hasAllInputs ? "with a new seed" : "from its prompt only";
-  return { button: actionButton("regenerate", `Regenerate ${name} ${method}`, onRegenerate) };
+/** Create the action that makes a task again. */
+export function regenerateAction(name, needsNewSeed, onRetry) {
+  const seed = needsNewSeed ? "a new seed" : "the same seed";
+  const retry = () => onRetry() ?? true;
+  return { button: actionButton("regenerate", `Regenerate ${name} with ${seed}`, retry) };
 }
 
 /** Let the host open a clicked link; without that capability, the browser opens it. */
-function openThroughHost(event, host, url) {
+export function openThroughHost(event, host, url) {
   if (host.capabilities.openLinks === undefined) return;
   event.preventDefault();
   host.openLink(url);

@@ -4,6 +4,7 @@ const PROTOCOL_VERSION = "2026-01-26";
 const TOOL_CALL_TIMEOUT_SECONDS = 90; // Longer than a host's own timeout.
 const METHOD_NOT_FOUND = -32601;
 const RECENT_BATCHES_KEY = "replicate-mcp/recent-batches";
+const RETRIES_KEY = "replicate-mcp/retries";
 
 export class Host {
   #pending = new Map();
@@ -137,8 +138,8 @@ export class Host {
 }
 
 /**
- * Read a tool's result: return its structured `page`, its `images` and the `recentBatches`, or, if
- * the call failed, an `error` message.
+ * Read a tool's result: return its structured `page`, its `images`, the `recentBatches` and the
+ * batch's `retries`, or, if the call failed, an `error` message.
  */
 export function readToolResult(result) {
   const content = result.content ?? [];
@@ -152,5 +153,6 @@ export function readToolResult(result) {
     page: result.structuredContent,
     images: content.filter(({ type }) => type === "image"),
     recentBatches: result._meta?.[RECENT_BATCHES_KEY] ?? [],
+    retries: result._meta?.[RETRIES_KEY] ?? [],
   };
 }

@@ -1,14 +1,16 @@
 // The gallery: shows the images of a generate_images or get_batch call as they arrive.
 
+import { openThroughHost } from "./actions.js";
 import { Batch } from "./batch.js";
 import { BatchPoller } from "./batch-poller.js";
 import { Host, readToolResult } from "./bridge.js";
+import { countTasks } from "./counts.js";
 import { byId } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Header } from "./header.js";
 import { applyHostContext, reportSize } from "./host-style.js";
-import { Regeneration } from "./regeneration.js";
 import { RequestedTask, taskFromRow } from "./requested-task.js";
+import { Retries } from "./retries.js";
 import { Slot } from "./slot.js";
 
 class Gallery {
@@ -17,7 +19,9 @@ class Gallery {
   #header = new Header({
     onFailedOnly: (failedOnly) => (this.#grid.failedOnly = failedOnly),
     onFullscreen: () => this.#toggleFullscreen(),
-    onStop: () => this.#stopBatch(),
+    onLinkClick: (event, url) => openThroughHost(event, this.#host, url),
+    onRetry: (slots) => this.#retry(slots),
+    onStop: () => this.#stopBatches(),
   });
   #arguments = {};
   #tasks = [];
@@ -25,11 +29,15 @@ class Gallery {
   #positions = new Map(); // From task index to position, for a partial view.
   #batch = new Batch();
   #poller;
-  #regeneration;
+  #retries;
 
   constructor(host) {
     this.#host = host;
-    this.#regeneration = new Regeneration(host, this.#grid, (task) => this.#createSlot(task));
+    this.#retries = new Retries(host, {
+      findSlot: (batchId, taskIndex) => this.#findSlot(batchId, taskIndex),
+      onChange: () => this.#render(),
+      onFailure: (message, tryAgain) => this.#header.showError(message, tryAgain),
+    });
   }
 
   /** Show the tasks of the call's arguments, which may be incomplete. */
@@ -59,6 +67,8 @@ class Gallery {
     if (this.#batch.id !== page.batch_id) this.#resetTo(page);
     this.#addPage(page);
     this.#pollBatch();
+    // Also of a batch that has just ended: this view may have been opened again.
+    if (this.#host.canCallTools) void this.#retries.load(page.batch_id);
   }
 
   /** Show that the call was cancelled before its result arrived. */
@@ -77,7 +87,7 @@ class Gallery {
   /** Stop all polling. */
   close() {
     this.#poller?.stop();
-    this.#regeneration.stop();
+    this.#retries.stop();
   }
 
   /** Whether the view shows only the tasks that finished after the `after` cursor. */
@@ -117,12 +127,29 @@ class Gallery {
     this.#poller.poll(this.#batch);
   }
 
-  /** Cancel the batch, also on Replicate; polling continues until it has ended. */
-  async #stopBatch() {
-    const { error } = await this.#host
-      .callTool("cancel_batch", { batch_id: this.#batch.id })
-      .catch((failure) => ({ error: failure.message }));
-    if (error) this.#header.showStopError(error);
+  /** Cancel the batch and its retries, also on Replicate; polling continues until they have ended. */
+  async #stopBatches() {
+    for (const batchId of this.#running) {
+      const { error } = await this.#host
+        .callTool("cancel_batch", { batch_id: batchId })
+        .catch((failure) => ({ error: failure.message }));
+      if (error) this.#header.showStopError(error);
+    }
+  }
+
+  /** The IDs of the batches that run. */
+  get #running() {
+    const { id, status } = this.#batch;
+    return [...(id !== undefined && status === "running" ? [id] : []), ...this.#retries.running];
+  }
+
+  /** Make tasks again; the focus moves from a failure to what is shown in its place. */
+  #retry(slots) {
+    this.#header.showError();
+    const hasFailed = slots.some((slot) => slot.state !== "succeeded");
+    const [first] = this.#retries.start(slots);
+    this.#render();
+    if (hasFailed) first?.focus();
   }
 
   /** End a call that has no result. If its batch was found, polling it continues instead. */
@@ -156,8 +183,13 @@ class Gallery {
   }
 
   #createSlot(task) {
-    const regenerate = (slot) => this.#regeneration.regenerate(slot, this.#arguments);
-    return new Slot(this.#host, task, this.#host.canCallTools ? regenerate : undefined);
+    const retry = (slot) => this.#retry([slot]);
+    return new Slot(this.#host, task, this.#host.canCallTools ? retry : undefined);
+  }
+
+  #findSlot(batchId, taskIndex) {
+    if (batchId !== this.#batch.id) return undefined;
+    return this.#slots[this.#isPartial ? this.#positions.get(taskIndex) : taskIndex];
   }
 
   #addPage(page) {
@@ -167,8 +199,19 @@ class Gallery {
       if (!this.#tasks.length) slot.task = taskFromRow(row);
       slot.showRow(row, page.batch_id);
     }
+    this.#render();
+  }
+
+  #render() {
     this.#grid.render();
-    this.#header.update(this.#batch, this.#host.canCallTools);
+    const slots = this.#slots.flatMap((slot) => slot.shown);
+    const counts = countTasks(this.#batch, this.#slots);
+    const { canCallTools } = this.#host;
+    this.#header.update(counts, slots, {
+      running: this.#batch.status === "running" || counts.pending > 0,
+      canStop: canCallTools && this.#running.length > 0,
+      canRetry: canCallTools,
+    });
   }
 
   #positionOf(taskIndex) {

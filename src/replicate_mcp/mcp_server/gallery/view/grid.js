@@ -1,4 +1,5 @@
-// The grid of tiles, which shows the first slots and more on request, or only those that failed.
+// The grid of tiles, which shows the first slots and more on request, or only those that failed,
+// each with the retries of its task.
 
 import { pluralize, setText } from "./dom.js";
 import { commonRatio } from "./requested-task.js";
@@ -31,21 +32,18 @@ export class Grid {
 
   /** Replace all slots. */
   setSlots(slots) {
-    this.#slots = [...slots]; // A copy: regenerated slots are inserted into it.
+    this.#slots = slots;
     this.element.style.setProperty("--ratio", commonRatio(slots.map((slot) => slot.task)));
-    this.render();
-  }
-
-  insertAfter(slot, newSlot) {
-    this.#slots.splice(this.#slots.indexOf(slot) + 1, 0, newSlot);
-    this.#visibleCount += 1;
     this.render();
   }
 
   /** Update the DOM from the slots, changing only what differs. */
   render() {
-    const selected = this.#slots.filter((slot) => !this.#failedOnly || slot.hasFailed);
-    const elements = selected.slice(0, this.#visibleCount).flatMap((slot) => slot.elements);
+    for (const slot of this.#slots) slot.numberVersions();
+    const isSelected = (slot) => !this.#failedOnly || slot.hasFailed;
+    const selected = this.#slots.filter((slot) => slot.family.some(isSelected));
+    const shown = selected.slice(0, this.#visibleCount).flatMap((slot) => slot.shown);
+    const elements = shown.filter(isSelected).flatMap((slot) => slot.elements);
     const kept = new Set(elements);
     for (const element of [...this.element.children]) if (!kept.has(element)) element.remove();
     elements.forEach((element, position) => {

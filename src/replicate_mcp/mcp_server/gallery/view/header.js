@@ -3,8 +3,10 @@
 import { byId, el, icon, pluralize, setText } from "./dom.js";
 import { everySecond, formatDuration, secondsUntilExpiry } from "./expiry.js";
 import { StopButton } from "./stop-button.js";
+import { NO_CREDIT } from "./tile.js";
 
 const ANNOUNCEMENT_INTERVAL_SECONDS = 5;
+const BILLING_URL = "https://replicate.com/account/billing";
 
 export class Header {
   #announcedAt = 0;
@@ -12,10 +14,16 @@ export class Header {
   #counts = "";
   #stopButton;
   #failedOnly = el("button", { type: "button", class: "chip", "aria-pressed": "false" });
+  #retry = el("button", { type: "button", class: "quiet", hidden: true });
+  #retrySlots = [];
+  #creditLink;
   #fullscreen = el("button", { type: "button", class: "action", hidden: true }, icon("expand"));
 
-  /** `onFailedOnly(pressed)` shows only the failed tasks or all; the others are click handlers. */
-  constructor({ onFailedOnly, onFullscreen, onStop }) {
+  /**
+   * `onFailedOnly(pressed)` shows only the failed tasks or all, `onRetry(slots)` makes their tasks
+   * again, `onLinkClick(event, url)` opens a link; the others are click handlers.
+   */
+  constructor({ onFailedOnly, onFullscreen, onLinkClick, onRetry, onStop }) {
     this.#stopButton = new StopButton(onStop);
     this.#failedOnly.hidden = true;
     this.#failedOnly.addEventListener("click", () => {
@@ -23,8 +31,25 @@ export class Header {
       this.#failedOnly.setAttribute("aria-pressed", String(pressed));
       onFailedOnly(pressed);
     });
+    this.#retry.addEventListener("click", () => onRetry(this.#retrySlots));
     this.#fullscreen.addEventListener("click", onFullscreen);
-    byId("tools").append(this.#failedOnly, this.#stopButton.element, this.#fullscreen);
+    byId("tools").append(
+      this.#failedOnly,
+      this.#retry,
+      this.#stopButton.element,
+      this.#fullscreen,
+    );
+    this.#creditLink = el(
+      "a",
+      {
+        href: BILLING_URL,
+        target: "_blank",
+        rel: "noopener noreferrer",
+        onclick: (event) => onLinkClick(event, BILLING_URL),
+      },
+      "Add credit",
+      el("span", { class: "visually-hidden" }, " (opens in a new window)"),
+    );
     everySecond(() => this.#renderDetail());
   }
 
@@ -44,23 +69,27 @@ export class Header {
     this.#renderProgress(0, taskCount);
   }
 
-  /** Show the state of a batch. */
-  update({ total, succeeded, failed, status, rows }, canStop) {
-    const pending = total - succeeded - failed;
-    const running = status === "running";
+  /** Show the `counts` of the tasks in the `slots`, with the buttons that apply. */
+  update(counts, slots, { running, canStop, canRetry }) {
+    const { total, succeeded, failed, stopped, pending } = counts;
     const progress = `${succeeded} of ${total} made`;
-    setText(byId("title"), running ? progress : formatSummary(succeeded, total, status));
+    setText(byId("title"), running ? progress : formatSummary(counts));
     const parts = [
       running && pending && `${pluralize(pending, "task")} remaining`,
       failed === total && failed > 0 && `${failed} failed`,
+      stopped && `${stopped} stopped`,
     ];
     this.#counts = parts.filter(Boolean).join(" · ");
-    this.#formatExpiry = () => (running ? "" : formatExpiry(rows));
+    this.#formatExpiry = () => (running ? "" : formatExpiry(slots));
     this.#renderDetail();
-    this.#stopButton.setVisible(running && canStop);
-    this.#renderProgress(succeeded + failed, total, running);
-    this.#failedOnly.hidden = !failed || failed === total;
+    this.#stopButton.setVisible(canStop);
+    this.#renderProgress(total - pending, total, running);
+    // A pressed button stays, so that it can be released.
+    const isPressed = this.#failedOnly.getAttribute("aria-pressed") === "true";
+    this.#failedOnly.hidden = !isPressed && (!failed || failed === total);
     setText(this.#failedOnly, `${failed} failed`);
+    this.#renderRetry(canRetry ? slots.filter((slot) => slot.isRetryable) : []);
+    this.#renderNotice(slots.some((slot) => slot.row?.error_code === NO_CREDIT));
     this.#announce(`${progress}${failed ? `, ${failed} failed` : ""}.`, running);
   }
 
@@ -74,7 +103,11 @@ export class Header {
   showError(text = "", onRetry = undefined) {
     const error = byId("error");
     error.replaceChildren(text);
-    if (onRetry) error.append(" ", el("button", { type: "button", onclick: onRetry }, "Try again"));
+    const retry = () => {
+      this.showError();
+      onRetry();
+    };
+    if (onRetry) error.append(" ", el("button", { type: "button", onclick: retry }, "Try again"));
     error.hidden = !text;
   }
 
@@ -84,6 +117,28 @@ export class Header {
     setText(byId("detail"), (this.#counts = ""));
     this.#formatExpiry = () => "";
     this.#renderProgress(0, 0, false);
+  }
+
+  /** Offer to make the failed tasks again, or else the stopped ones. */
+  #renderRetry(slots) {
+    const failed = slots.filter((slot) => slot.state === "failed");
+    this.#retrySlots = failed.length ? failed : slots;
+    const count = this.#retrySlots.length;
+    this.#retry.hidden = !count;
+    const text = failed.length ? `Retry ${count}` : `Make the other ${count > 1 ? count : "one"}`;
+    setText(this.#retry, text);
+    const label = failed.length
+      ? `Retry ${pluralize(count, "task")} that failed`
+      : `${text}, which ${count > 1 ? "were" : "was"} stopped`;
+    this.#retry.setAttribute("aria-label", label);
+  }
+
+  #renderNotice(lacksCredit) {
+    const notice = byId("notice");
+    if (lacksCredit !== notice.hidden) return;
+    notice.hidden = !lacksCredit;
+    const text = "The Replicate account has no credit left. ";
+    notice.replaceChildren(...(lacksCredit ? [text, this.#creditLink] : []));
   }
 
   #renderDetail() {
@@ -109,14 +164,14 @@ export class Header {
   }
 }
 
-function formatSummary(succeeded, total, status) {
+function formatSummary({ total, succeeded, stopped }) {
   const counts =
     succeeded === total ? `${pluralize(total, "task")} completed` : `${succeeded} of ${total} made`;
-  return status === "canceled" ? `${counts} · stopped` : counts;
+  return stopped ? `${counts} · stopped` : counts;
 }
 
-function formatExpiry(rows) {
-  const files = [...rows.values()].flatMap((row) => row.generated_files ?? []);
+function formatExpiry(slots) {
+  const files = slots.flatMap((slot) => slot.files);
   if (!files.length) return "";
   const seconds = files.map(secondsUntilExpiry).filter((left) => left > 0);
   if (!seconds.length) return "all URLs have expired";

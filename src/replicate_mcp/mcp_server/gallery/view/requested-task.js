@@ -1,4 +1,4 @@
-// The tasks in a tool call's arguments: what each tile will show, and how to regenerate it.
+// The tasks in a tool call's arguments: what each tile will show.
 
 const OUTPUT_COUNT_INPUTS = ["num_outputs", "max_images", "number_of_images", "num_images"];
 const MAX_OUTPUTS = 10;
@@ -9,7 +9,6 @@ const RATIO_TOLERANCE = 0.02;
 /** A task as requested in the tool call. */
 export class RequestedTask {
   #task;
-  hasAllInputs = true;
 
   /** `model` is the model of tasks that name none. */
   constructor(task, index, model) {
@@ -50,24 +49,12 @@ export class RequestedTask {
     const height = Number(ratioHeight ?? this.#input("height"));
     return width > 0 && height > 0 ? width / height : 1;
   }
-
-  /** Return the same task with another filename and without a seed, so that a new one is chosen. */
-  withNewSeed(filename) {
-    const { seed, input, ...task } = this.#task;
-    if (input) {
-      const { seed: inputSeed, ...rest } = input;
-      task.input = rest;
-    }
-    return { ...task, output_filename: filename };
-  }
 }
 
 /** Rebuild a task from its result row, which lacks inputs other than the prompt. */
 export function taskFromRow(row) {
   const { prompt, output_filename, model } = row;
-  const task = new RequestedTask({ prompt, output_filename, model }, row.task_index);
-  task.hasAllInputs = false;
-  return task;
+  return new RequestedTask({ prompt, output_filename, model }, row.task_index);
 }
 
 /** Return one ratio for all frames: that of the tasks if they agree, otherwise 1. */

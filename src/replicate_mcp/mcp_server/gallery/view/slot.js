@@ -1,49 +1,97 @@
-// The tiles of one task: one for each of its images.
+// The tiles of one task: one for each of its images. A retry of the task has a slot of its own.
 
 import { createActions, regenerateAction } from "./actions.js";
+import { nextFilename } from "./requested-task.js";
 import { thumbnailLoader } from "./thumbnails.js";
 import { Tile } from "./tile.js";
 
+const NEW_SEED_ERRORS = ["prediction_failed", "no_output", "content_flagged"]; // The model's.
+const FINAL_ERRORS = ["invalid_input", "model_not_found"]; // The same inputs would fail again.
+
 export class Slot {
   #tiles = [];
-  #onRegenerate;
-  hasFailed = false; // Stays true when a failed task is regenerated.
-  versions = 1;
+  #onRetry;
+  #retries = []; // The slots that make this task again, oldest first.
+  #version = 1; // Numbers the filenames of the images that were made of one task.
+  original; // The slot whose task this one makes again.
 
-  /** `onRegenerate(slot)` regenerates the task; undefined if the host does not allow it. */
-  constructor(host, task, onRegenerate) {
+  /** `onRetry(slot)` makes the task again; undefined if the host does not allow it. */
+  constructor(host, task, onRetry, original) {
     this.host = host;
-    this.#onRegenerate = onRegenerate && (() => onRegenerate(this));
+    this.#onRetry = onRetry;
+    this.original = original;
     this.showPending(task);
+  }
+
+  /** Add a slot that makes this task again. */
+  addRetry() {
+    const retry = new Slot(this.host, this.task, this.#onRetry, this);
+    this.#retries.push(retry);
+    this.#root.family.push(retry);
+    return retry;
+  }
+
+  /** Remove this slot from the one whose task it makes again. */
+  remove() {
+    for (const slots of [this.original.#retries, this.#root.family]) {
+      slots.splice(slots.indexOf(this), 1);
+    }
   }
 
   get elements() {
     return this.#tiles.map((tile) => tile.element);
   }
 
-  get failed() {
-    return this.row?.error !== undefined;
+  /** "pending", "succeeded", "failed" or "stopped". */
+  get state() {
+    if (this.row === undefined) return "pending";
+    if (this.row.error === undefined) return "succeeded";
+    return this.row.error_code === "canceled" ? "stopped" : "failed";
+  }
+
+  /** Whether this task or one that it makes again has failed. */
+  get hasFailed() {
+    return this.state === "failed" || Boolean(this.original?.hasFailed);
+  }
+
+  /** Whether making the task again can help, and cannot be billed twice. */
+  get isRetryable() {
+    return this.row?.retryable === true;
+  }
+
+  /** Whether a retry needs a new seed: of an image, and where the model failed. */
+  get needsNewSeed() {
+    return this.state === "succeeded" || NEW_SEED_ERRORS.includes(this.row?.error_code);
+  }
+
+  /** The slots of this task and its retries that are shown: without failures that were retried. */
+  get shown() {
+    return this.family.filter((slot) => !slot.#isReplaced);
   }
 
   /** Show the tiles of a task that has not finished. */
   showPending(task) {
     this.task = task;
     this.row = undefined;
+    this.family = [this]; // Of a task that is no retry: itself and all retries, oldest first.
+    this.#retries = [];
     this.#setTileCount(task.outputCount);
-    for (const tile of this.#tiles) tile.showPending(task);
+    this.#showPendingTiles();
   }
 
   /** Show the task's result row, which belongs to the batch `batchId`. */
   showRow(row, batchId) {
     this.row = row;
-    if (this.failed) {
-      this.hasFailed = true;
+    this.batchId = batchId;
+    if (row.error !== undefined) {
       this.#setTileCount(1);
-      this.#tiles[0].showFailure(row, this.#createRegenerateAction(row.output_filename));
+      const canRetry = !FINAL_ERRORS.includes(row.error_code);
+      const regenerate = canRetry ? this.#createRegenerateAction(row.output_filename) : undefined;
+      this.#tiles[0].showFailure(row, this.state, regenerate);
       return;
     }
     this.#setTileCount(row.generated_files.length);
-    row.generated_files.forEach((file, number) => {
+    this.files.forEach((file, number) => {
       const tile = this.#tiles[number];
       const regenerate = this.#createRegenerateAction(file.filename);
       const actions = { ...createActions(this.host, tile, file), regenerate };
@@ -51,13 +99,59 @@ export class Slot {
     });
   }
 
+  /** The images, under names that differ from those of the task's other images. */
+  get files() {
+    const files = this.row?.generated_files ?? [];
+    return files.map((file) => ({ ...file, filename: this.#numbered(file.filename) }));
+  }
+
+  /** Number the images of this task and of its retries; a replaced failure has no number. */
+  numberVersions() {
+    let version = 1;
+    for (const slot of this.family.slice(1)) {
+      slot.#setVersion(slot.original.row?.error ? slot.original.#version : (version += 1));
+    }
+  }
+
+  get hasFocus() {
+    return this.elements.some((element) => element.contains(document.activeElement));
+  }
+
   /** Move the focus to the first tile, after the focused element was removed. */
   focus() {
     this.#tiles[0].element.focus();
   }
 
+  get #root() {
+    return this.original === undefined ? this : this.original.#root;
+  }
+
+  /** Whether this task has no image, and a later retry is shown in its place. */
+  get #isReplaced() {
+    if (this.row?.error === undefined) return false;
+    const siblings = this.original?.row?.error === undefined ? [] : this.original.#retries;
+    return this.#retries.length > 0 || (siblings.length > 0 && siblings.at(-1) !== this);
+  }
+
+  #setVersion(version) {
+    if (version === this.#version) return;
+    this.#version = version;
+    if (this.state === "succeeded") this.showRow(this.row, this.batchId);
+    if (this.state === "pending") this.#showPendingTiles();
+  }
+
+  #showPendingTiles() {
+    const filename = this.#numbered(this.task.filename);
+    for (const tile of this.#tiles) tile.showPending(filename, this.task.prompt);
+  }
+
+  #numbered(filename) {
+    return this.#version === 1 ? filename : nextFilename(filename, this.#version);
+  }
+
   #createRegenerateAction(name) {
-    return this.#onRegenerate && regenerateAction(this.task, name, this.#onRegenerate);
+    if (this.#onRetry === undefined) return undefined;
+    return regenerateAction(name, this.needsNewSeed, () => this.#onRetry(this));
   }
 
   /** Add or remove tiles at the end. */

@@ -1,9 +1,11 @@
 // A tile shows one image, or why there is none. Its size is the same in every state: pending,
-// succeeded, expired or failed.
+// succeeded, expired, failed or stopped.
 
 import { el, icon, setText } from "./dom.js";
 import { ExpiryCountdown, secondsUntilExpiry } from "./expiry.js";
 import { allowedImageUrl } from "./image-url.js";
+
+export const NO_CREDIT = "insufficient_credit";
 
 const MESSAGE_DISPLAY_MS = 8_000;
 
@@ -29,9 +31,9 @@ export class Tile {
   );
 
   /** Show a task that has not finished. */
-  showPending(task) {
+  showPending(filename, prompt) {
     const wasPending = this.element.dataset.state === "pending";
-    this.#setState("pending", task.filename, task.prompt);
+    this.#setState("pending", filename, prompt);
     // Updates are frequent while the model writes the tasks: do not restart the animation.
     if (!wasPending) this.#frame.replaceChildren(shimmer());
     setText(this.#status, "pending");
@@ -62,13 +64,13 @@ export class Tile {
     }
   }
 
-  /** Show why the task failed. */
-  showFailure(row, regenerate) {
-    this.#setState("failed", row.output_filename, row.prompt ?? "");
-    const message = frameMessage("alert", row.error);
+  /** Show why the task has no image: it has failed, or was stopped. */
+  showFailure(row, state, regenerate) {
+    this.#setState(state, row.output_filename, row.prompt ?? "");
+    const message = frameMessage(state === "stopped" ? "stop" : "alert", reasonOf(row));
     message.title = row.error;
     this.#frame.replaceChildren(message);
-    setText(this.#status, row.error_code.replaceAll("_", " "));
+    setText(this.#status, state === "stopped" ? state : row.error_code.replaceAll("_", " "));
     if (regenerate) this.#actions.append(regenerate.button);
   }
 
@@ -133,6 +135,11 @@ export class Tile {
     const message = frameMessage("clock", "Replicate deletes images after an hour.");
     this.#frame.replaceChildren(loadedImage ?? message);
   }
+}
+
+/** Return why a task has no image; the header explains what to do about missing credit. */
+function reasonOf({ error, error_code }) {
+  return error_code === NO_CREDIT ? "No credit left" : error;
 }
 
 function shimmer() {
