@@ -84,8 +84,8 @@ def security_headers(replicate_base_url: str) -> Mapping[str, str]:
 
 _ORIGINS = '<meta name="image-origins" content="" />'
 
-_ADDRESSES = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view", "image-url.js")
-"""Script that decides for the gallery and the dashboard which URLs are delivered images."""
+_SHARED = ("image-url.js", "retry-rules.js")
+"""Scripts of the gallery that the dashboard uses too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ def _answer(request: Request, name: str, replicate_base_url: str) -> Response:
 @cache
 def _files() -> dict[str, _File]:
     """Return all files by name; they are few and small, and change with the package only."""
-    files = [*resources.files(__package__).joinpath("static").iterdir(), _ADDRESSES]
+    gallery = resources.files("replicate_mcp.mcp_server.gallery").joinpath("view")
+    shared = [gallery.joinpath(name) for name in _SHARED]
+    files = [*resources.files(__package__).joinpath("static").iterdir(), *shared]
     return {
         each.name: _file(each.name, each.read_bytes())
         for each in files

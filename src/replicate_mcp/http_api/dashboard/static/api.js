@@ -49,7 +49,7 @@ export function isAdmin() {
 export async function callApi(
   method,
   path,
-  { body, signal, credentials = getCredentials() } = {},
+  { body, headers = {}, signal, credentials = getCredentials() } = {},
 ) {
   const controller = new AbortController();
   const abort = () => controller.abort();
@@ -60,6 +60,7 @@ export async function callApi(
       method,
       headers: {
         Accept: "application/json",
+        ...headers,
         ...contentHeaders(body),
         ...credentialHeaders(credentials),
       },

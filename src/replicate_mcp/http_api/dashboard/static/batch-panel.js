@@ -4,6 +4,7 @@ import { callApi } from "./api.js";
 import { el, icon, pluralize, setText, setVisible } from "./dom.js";
 import { Failures } from "./failures.js";
 import { ImageGrid } from "./images.js";
+import { Retries, anchorOf } from "./retries.js";
 import { formatTime, formatTimeAgo } from "./time.js";
 import { copyText, showToast } from "./toast.js";
 
@@ -11,15 +12,18 @@ const PAGE_SIZE = 250; // Finished tasks in one response.
 const MAX_PROMPTS = 3; // Prompts that identify a collapsed batch.
 const MAX_PROMPT_LENGTH = 48; // Characters.
 
-const STATUS_LABELS = { running: "Running", completed: "Completed", canceled: "Cancelled" };
+const ENDINGS = { completed: "completed", canceled: "cancelled" };
 
 export class BatchPanel {
   #batch;
   #cursor = 0;
   #prompts = new Map(); // The prompts of the first finished tasks, by task index.
   #runningCount; // Only the server process that runs the batch reports it.
-  #failures = new Failures();
-  #images = new ImageGrid();
+  #retries;
+  #retryIds = ""; // Of the retries that are listed, and when #retries was fetched.
+  #fetchedRetryIds = "";
+  #failures;
+  #images = new ImageGrid((row) => this.#retry([row], `Making ${row.output_filename} again.`));
   #counts = el("span", { class: "counts" });
   #detail = el("span", { class: "detail" });
   #promptList = el("span", { class: "detail prompt" });
@@ -29,7 +33,9 @@ export class BatchPanel {
   #bar;
   #toggle;
   #cancel = el("button", { type: "button", class: "quiet", hidden: true }, "Cancel");
+  #retryAll = el("button", { type: "button", class: "quiet", hidden: true });
   #confirmation;
+  #isRetrying = false;
   #copyAll = el("button", { type: "button", class: "link", hidden: true }, "Copy all URLs");
   #body;
 
@@ -37,6 +43,8 @@ export class BatchPanel {
   constructor(batch, onChange) {
     this.id = batch.batch_id;
     this.onChange = onChange;
+    this.#retries = new Retries(this.id);
+    this.#failures = new Failures(this.#retries, (rows) => this.#retryFailed(rows));
     this.#createdAt.dateTime = batch.created_at;
     this.#createdAt.title = `Started at ${formatTime(batch.created_at)}`;
     this.#bar = el(
@@ -47,11 +55,25 @@ export class BatchPanel {
     const bodyId = `body-${this.id}`;
     this.#toggle = el(
       "button",
-      { type: "button", class: "toggle", "aria-expanded": "false", "aria-controls": bodyId },
+      {
+        type: "button",
+        class: "toggle",
+        id: anchorOf(this.id),
+        "aria-expanded": "false",
+        "aria-controls": bodyId,
+      },
       icon("chevron"),
-      el("span", { class: "lines" }, this.#counts, this.#detail, this.#promptList),
+      el(
+        "span",
+        { class: "lines" },
+        this.#counts,
+        batch.retry_of && el("span", { class: "detail" }, `Retry of ${batch.retry_of}`),
+        this.#detail,
+        this.#promptList,
+      ),
     );
     this.#toggle.addEventListener("click", () => this.#onToggle());
+    this.#retryAll.addEventListener("click", () => this.#retryFailed(this.#failures.retryable));
     this.#cancel.append(el("span", { class: "visually-hidden" }, ` batch ${this.id}`));
     this.#cancel.addEventListener("click", () => this.#showConfirmation());
     this.#confirmation = this.#createConfirmation();
@@ -75,6 +97,7 @@ export class BatchPanel {
         el("h3", {}, this.#toggle),
         this.#createdAt,
         this.#status,
+        this.#retryAll,
         this.#cancel,
       ),
       this.#confirmation,
@@ -101,9 +124,14 @@ export class BatchPanel {
     return !this.#needsAllRows && this.#prompts.size < Math.min(MAX_PROMPTS, this.#finished);
   }
 
-  /** Whether all rows are fetched; a cancelled batch needs them to count its cancelled tasks. */
+  /** Whether a retry of this batch was listed after its retries were fetched. */
+  get needsRetries() {
+    return this.#needsAllRows && this.#retryIds !== this.#fetchedRetryIds;
+  }
+
+  /** Whether all rows are fetched; failed ones are needed to count the cancelled and retryable. */
   get #needsAllRows() {
-    return this.isOpen || this.#batch.status === "canceled";
+    return this.isOpen || this.#batch.failed_count > 0;
   }
 
   get #finished() {
@@ -121,13 +149,18 @@ export class BatchPanel {
     this.#toggle.setAttribute("aria-expanded", "false");
   }
 
+  /** Set the IDs of the batches that are listed as retries of this one. */
+  setRetries(batchIds) {
+    this.#retryIds = batchIds.join(" ");
+  }
+
   update(batch) {
     const wasRunning = this.#batch?.status === "running";
     this.#batch = batch;
     if (!this.isRunning) this.#runningCount = undefined;
     this.#render();
     if (wasRunning && !this.isRunning) {
-      showToast(`Batch ${STATUS_LABELS[batch.status].toLowerCase()}: ${this.#formatCounts()}.`);
+      showToast(`Batch ${ENDINGS[batch.status]}: ${this.#formatCounts()}.`);
     }
   }
 
@@ -135,13 +168,20 @@ export class BatchPanel {
   async fetchResults(signal) {
     do {
       const allRows = this.#needsAllRows;
-      const limit = allRows ? PAGE_SIZE : this.needsPrompts ? MAX_PROMPTS : 0;
-      const after = allRows ? this.#cursor : 0;
+      // The first page lists the retries.
+      const onlyRetries = this.needsRetries && this.#cursor > 0;
+      const limit = onlyRetries ? 1 : allRows ? PAGE_SIZE : this.needsPrompts ? MAX_PROMPTS : 0;
+      const after = allRows && !onlyRetries ? this.#cursor : 0;
+      const retryIds = this.#retryIds;
       const path = `batches/${encodeURIComponent(this.id)}?after=${after}&limit=${limit}`;
       const page = await callApi("GET", path, { signal });
       this.#runningCount = page.running_count ?? this.#runningCount;
       this.#addPrompts([...page.successful_results, ...page.failed_results]);
-      if (allRows) this.#addRows(page);
+      if (allRows && after === 0) {
+        this.#retries.add(page.retries);
+        this.#fetchedRetryIds = retryIds;
+      }
+      if (allRows && !onlyRetries) this.#addRows(page);
       this.update(page);
     } while (this.needsRows);
   }
@@ -185,7 +225,8 @@ export class BatchPanel {
     if (prompts.length && prompts.length < total) prompts.push("…");
     setText(this.#promptList, prompts.join(", "));
     setText(this.#createdAt, formatTimeAgo(this.#createdAt.dateTime));
-    setText(this.#status, STATUS_LABELS[this.#batch.status]);
+    this.#renderStatus();
+    this.#renderRetries();
     [successful_count, failed_count, running].forEach((count, segment) => {
       this.#barSegments[segment].style.setProperty("inline-size", `${(count / total) * 100}%`);
     });
@@ -196,6 +237,55 @@ export class BatchPanel {
     setVisible(this.#cancel, this.isRunning && this.#confirmation.hidden);
     if (!this.isRunning) setVisible(this.#confirmation, false);
     if (this.isOpen) this.#images.setTotal(total, !this.isRunning);
+  }
+
+  #renderStatus() {
+    const { status, total_tasks: total, successful_count: made } = this.#batch;
+    const [tone, text] =
+      status === "running"
+        ? ["running", "Running"]
+        : status === "canceled"
+          ? ["canceled", "Cancelled"]
+          : made === total
+            ? ["done", "Done"]
+            : made === 0
+              ? ["failed", "Failed"]
+              : ["partial", `${formatNumber(made)} of ${formatNumber(total)}`];
+    this.#status.dataset.tone = tone;
+    setText(this.#status, text);
+  }
+
+  #renderRetries() {
+    const count = this.#failures.retryable.length;
+    setVisible(this.#retryAll, count > 0);
+    setText(this.#retryAll, `Retry ${formatNumber(count)}`);
+    const label = `Retry ${pluralize(count, "task")} of batch ${this.id}`;
+    this.#retryAll.setAttribute("aria-label", label);
+    this.#failures.renderRetries();
+  }
+
+  async #retryFailed(rows) {
+    await this.#retry(rows, `Making ${pluralize(rows.length, "task")} again.`);
+    // The pressed button is gone.
+    if (document.activeElement === document.body) this.#toggle.focus();
+  }
+
+  /** Make tasks again in a new batch; return whether it has begun. */
+  async #retry(rows, message) {
+    if (this.#isRetrying) return false;
+    this.#isRetrying = true;
+    try {
+      await this.#retries.start(rows);
+      showToast(message);
+      return true;
+    } catch (error) {
+      showToast(error.message);
+      return false;
+    } finally {
+      this.#isRetrying = false;
+      this.#render();
+      this.onChange();
+    }
   }
 
   #formatCounts() {
@@ -223,7 +313,10 @@ export class BatchPanel {
   #createInfo(batch) {
     const id = el("button", { type: "button", class: "id", title: "Copy the batch ID" }, this.id);
     id.addEventListener("click", () => copyText(this.id, "Batch ID"));
-    return [id, el("span", {}, `semaphore: ${batch.semaphore}`)];
+    const retryOf =
+      batch.retry_of &&
+      el("span", {}, "retry of ", el("a", { href: `#${anchorOf(batch.retry_of)}` }, batch.retry_of));
+    return [id, el("span", {}, `semaphore: ${batch.semaphore}`), retryOf];
   }
 
   #createConfirmation() {

@@ -45,6 +45,8 @@ export class Batches {
       const existing = this.#panels.get(batch.batch_id);
       const panel = existing ?? new BatchPanel(batch, this.onChange);
       this.#panels.set(batch.batch_id, panel);
+      const retries = batches.filter(({ retry_of }) => retry_of === batch.batch_id);
+      panel.setRetries(retries.map(({ batch_id }) => batch_id));
       panel.update(batch);
       const opens = panel.isRunning || (this.#isFirstUpdate && batch === visible[0]);
       if (!existing && opens && this.#openCount() < MAX_AUTO_OPENED) panel.open();
@@ -61,6 +63,7 @@ export class Batches {
     const panels = [...this.#panels.values()].filter(
       (panel) =>
         panel.needsRows ||
+        panel.needsRetries ||
         panel.needsPrompts ||
         (panel.isRunning && (panel.isOpen || collapsed++ < MAX_COLLAPSED_FETCHES)),
     );

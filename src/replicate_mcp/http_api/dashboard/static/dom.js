@@ -39,6 +39,7 @@ const ICONS = {
   download: "M8 2v8m0 0l3-3m-3 3L5 7M2.5 13.5h11",
   check: "M3 8.5l3.5 3.5L13 4.5",
   expired: "M8 4.5V8l2.5 1.5M14 8A6 6 0 1 1 2 8a6 6 0 0 1 12 0z",
+  again: "M13 3.5v3.2H9.8M3 12.5V9.3h3.2M12.7 6.5A5 5 0 0 0 4 5M3.3 9.5A5 5 0 0 0 12 11",
   file: "M4 1.5h5l3 3v10H4zM9 1.5v3h3",
 };
 

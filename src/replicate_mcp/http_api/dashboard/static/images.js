@@ -23,7 +23,11 @@ export class ImageGrid {
   #more = el("button", { type: "button", class: "more", hidden: true });
   element = el("div", { class: "grid" }, this.#more);
 
-  constructor() {
+  #onRetry;
+
+  /** `onRetry(row)` makes the task of a row again, and returns whether it has begun. */
+  constructor(onRetry) {
+    this.#onRetry = onRetry;
     this.#more.addEventListener("click", () => {
       this.#visibleCount += PAGE_SIZE;
       this.#render();
@@ -66,10 +70,17 @@ export class ImageGrid {
     this.#slots.forEach((slot, index) => {
       if (!this.#rows.has(index)) setVisible(slot, !this.#ended);
     });
-    const hidden = Math.max(0, this.#total - this.#slots.length);
+    const hidden = this.#hiddenCount;
     setText(this.#more, `+ ${hidden.toLocaleString("en")} more`);
     this.#more.title = `Show the next ${pluralize(Math.min(hidden, PAGE_SIZE), "task")}`;
     setVisible(this.#more, hidden > 0);
+  }
+
+  /** The number of tasks that have no slot yet; of an ended batch, of those with images. */
+  get #hiddenCount() {
+    const count = Math.max(0, this.#total - this.#slots.length);
+    const isFailed = ([index, row]) => index >= this.#slots.length && row === null;
+    return this.#ended ? count - [...this.#rows].filter(isFailed).length : count;
   }
 
   #fill(index) {
@@ -82,7 +93,7 @@ export class ImageGrid {
     }
     setVisible(slot, true);
     slot.dataset.done = "";
-    const tiles = (row?.generated_files ?? []).map((file) => new ImageTile(row, file));
+    const tiles = (row?.generated_files ?? []).map((file) => new ImageTile(row, file, this.#onRetry));
     tiles.forEach((tile) => this.#tiles.add(tile));
     slot.replaceChildren(...tiles.map((tile) => tile.element));
   }
@@ -93,17 +104,21 @@ class ImageTile {
   #thumbnail;
   #expiry = el("span", { class: "expiry" });
   #actions;
+  #again;
   #expired = false;
 
-  constructor(row, file) {
+  constructor(row, file, onRetry) {
     this.#file = file;
     this.#thumbnail = thumbnail(row, file);
     const details = detailsList(row);
+    const label = `Make ${file.filename} again with a new seed`;
+    this.#again = actionButton("again", "Make again", label, () => onRetry(row));
     this.#actions = el(
       "span",
       { class: "actions" },
       actionButton("copy", "Copy URL", `Copy URL of ${file.filename}`, () => copyUrl(file)),
       actionButton("download", "Download", `Download ${file.filename}`, () => download(file)),
+      this.#again,
     );
     const seed = row.seed === undefined ? undefined : el("span", {}, `seed ${row.seed}`);
     this.element = el(
@@ -142,7 +157,7 @@ class ImageTile {
     this.element.dataset.expired = "";
     setText(this.#expiry, "expired");
     this.#expiry.removeAttribute("data-soon");
-    this.#actions.remove();
+    this.#actions.replaceChildren(this.#again);
     this.#thumbnail.replaceWith(missingThumbnail("expired", "Deleted by Replicate"));
   }
 }

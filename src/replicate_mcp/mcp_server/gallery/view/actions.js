@@ -25,8 +25,8 @@ export function createActions(host, tile, file) {
 }
 
 /** Create the action that makes a task again. */
-export function regenerateAction(name, needsNewSeed, onRetry) {
-  const seed = needsNewSeed ? "a new seed" : "the same seed";
+export function regenerateAction(name, newSeed, onRetry) {
+  const seed = newSeed ? "a new seed" : "the same seed";
   const retry = () => onRetry() ?? true;
   return { button: actionButton("regenerate", `Regenerate ${name} with ${seed}`, retry) };
 }

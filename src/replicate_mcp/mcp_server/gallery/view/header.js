@@ -2,11 +2,10 @@
 
 import { byId, el, icon, pluralize, setText } from "./dom.js";
 import { everySecond, formatDuration, secondsUntilExpiry } from "./expiry.js";
+import { BILLING_URL, NO_CREDIT } from "./retry-rules.js";
 import { StopButton } from "./stop-button.js";
-import { NO_CREDIT } from "./tile.js";
 
 const ANNOUNCEMENT_INTERVAL_SECONDS = 5;
-const BILLING_URL = "https://replicate.com/account/billing";
 
 export class Header {
   #announcedAt = 0;

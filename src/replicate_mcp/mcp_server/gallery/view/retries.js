@@ -2,6 +2,7 @@
 
 import { Batch } from "./batch.js";
 import { BatchPoller } from "./batch-poller.js";
+import { needsNewSeed } from "./retry-rules.js";
 
 export class Retries {
   #host;
@@ -37,7 +38,7 @@ export class Retries {
   start(slots) {
     const groups = new Map();
     for (const slot of slots) {
-      const key = `${slot.batchId} ${slot.needsNewSeed}`;
+      const key = `${slot.batchId} ${needsNewSeed(slot.row)}`;
       groups.set(key, [...(groups.get(key) ?? []), slot]);
     }
     return [...groups.values()].flatMap((group) => {
@@ -66,7 +67,7 @@ export class Retries {
     const toolArguments = {
       batch_id: originals[0].batchId,
       task_indexes: originals.map((slot) => slot.row.task_index),
-      new_seed: originals[0].needsNewSeed,
+      new_seed: needsNewSeed(originals[0].row),
       wait_seconds: 0,
     };
     const call = this.#host.callTool("retry_tasks", toolArguments);

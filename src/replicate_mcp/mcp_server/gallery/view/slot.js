@@ -2,11 +2,9 @@
 
 import { createActions, regenerateAction } from "./actions.js";
 import { nextFilename } from "./requested-task.js";
+import { canRetry, needsNewSeed } from "./retry-rules.js";
 import { thumbnailLoader } from "./thumbnails.js";
 import { Tile } from "./tile.js";
-
-const NEW_SEED_ERRORS = ["prediction_failed", "no_output", "content_flagged"]; // The model's.
-const FINAL_ERRORS = ["invalid_input", "model_not_found"]; // The same inputs would fail again.
 
 export class Slot {
   #tiles = [];
@@ -59,11 +57,6 @@ export class Slot {
     return this.row?.retryable === true;
   }
 
-  /** Whether a retry needs a new seed: of an image, and where the model failed. */
-  get needsNewSeed() {
-    return this.state === "succeeded" || NEW_SEED_ERRORS.includes(this.row?.error_code);
-  }
-
   /** The slots of this task and its retries that are shown: without failures that were retried. */
   get shown() {
     return this.family.filter((slot) => !slot.#isReplaced);
@@ -85,8 +78,7 @@ export class Slot {
     this.batchId = batchId;
     if (row.error !== undefined) {
       this.#setTileCount(1);
-      const canRetry = !FINAL_ERRORS.includes(row.error_code);
-      const regenerate = canRetry ? this.#createRegenerateAction(row.output_filename) : undefined;
+      const regenerate = this.#createRegenerateAction(row.output_filename);
       this.#tiles[0].showFailure(row, this.state, regenerate);
       return;
     }
@@ -150,8 +142,8 @@ export class Slot {
   }
 
   #createRegenerateAction(name) {
-    if (this.#onRetry === undefined) return undefined;
-    return regenerateAction(name, this.needsNewSeed, () => this.#onRetry(this));
+    if (this.#onRetry === undefined || !canRetry(this.row)) return undefined;
+    return regenerateAction(name, needsNewSeed(this.row), () => this.#onRetry(this));
   }
 
   /** Add or remove tiles at the end. */

@@ -4,8 +4,7 @@
 import { el, icon, setText } from "./dom.js";
 import { ExpiryCountdown, secondsUntilExpiry } from "./expiry.js";
 import { allowedImageUrl } from "./image-url.js";
-
-export const NO_CREDIT = "insufficient_credit";
+import { NO_CREDIT } from "./retry-rules.js";
 
 const MESSAGE_DISPLAY_MS = 8_000;
 

@@ -1,0 +1,17 @@
+// What a retry of a task can change. The dashboard uses this module too.
+
+export const NO_CREDIT = "insufficient_credit";
+export const BILLING_URL = "https://replicate.com/account/billing";
+
+const NEW_SEED_ERRORS = ["prediction_failed", "no_output", "content_flagged"]; // The model's.
+const FINAL_ERRORS = ["invalid_input", "model_not_found"]; // The same inputs would fail again.
+
+/** Whether a retry of a result row needs a new seed: of an image, and where the model failed. */
+export function needsNewSeed({ error, error_code }) {
+  return error === undefined || NEW_SEED_ERRORS.includes(error_code);
+}
+
+/** Whether the task of a result row can be made again with its inputs. */
+export function canRetry({ error_code }) {
+  return !FINAL_ERRORS.includes(error_code);
+}
