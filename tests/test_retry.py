@@ -16,8 +16,15 @@ from batches.test_outcome import TASK
 from conftest import AppFactory
 from replicate_mcp.app.app import App
 from replicate_mcp.app.preparation import BatchRequest, Retry
+from replicate_mcp.app.retry import MAX_LISTED_TASKS, retries_of
 from replicate_mcp.auth import Caller
-from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.batches.journal import (
+    BatchState,
+    IdempotencyKey,
+    JournalTask,
+    NewBatch,
+    RetriedTasks,
+)
 from replicate_mcp.batches.journal_inputs import encode_inputs
 from replicate_mcp.errors import (
     IdempotencyKeyConflict,
@@ -483,3 +490,36 @@ async def test_newest_batch_to_retry_is_the_newest_that_was_not_retried(
         assert await app.batches.newest_to_retry(caller) == new.batch_id
         await run(app, BatchRequest(retry=Retry(new.batch_id)))
         assert await app.batches.newest_to_retry(caller) == old.batch_id
+
+
+async def test_retries_of_a_batch_are_listed_with_their_own_retries(
+    opened: Opened, simulator: Simulator
+) -> None:
+    async with opened() as app:
+        mine, other = app.caller("r8_alice_1"), app.caller("r8_bob_1")
+        first, unrelated = [await run(app, BatchRequest(["a", "b"]), mine) for _ in range(2)]
+        await run(app, BatchRequest(retry=Retry(unrelated.batch_id, [0])), mine)
+        second = await run(app, BatchRequest(retry=Retry(first.batch_id, [1])), mine)
+        third = await run(app, BatchRequest(retry=Retry(second.batch_id, [0])), mine)
+        found = await app.batches.retries(mine, first.batch_id)
+        assert [(each["batch_id"], each["retry_of"]) for each in found] == [
+            (second.batch_id, first.batch_id),
+            (third.batch_id, second.batch_id),
+        ]
+        assert [list(each["task_indexes"]) for each in found] == [[1], [0]]
+        assert await app.batches.retries(mine, third.batch_id) == []
+        assert await app.batches.retries(other, first.batch_id) == []
+
+
+def test_listed_retries_are_bounded() -> None:
+    def state(number: int, retry: RetriedTasks | None) -> BatchState:
+        return BatchState(
+            f"b{number}", "server", "acme", "s", 1_000, 0, 0, False, number, None, retry=retry
+        )
+
+    count = MAX_LISTED_TASKS // 1_000
+    again = RetriedTasks("b0", tuple(range(1_000)))
+    newest = [*(state(number, again) for number in range(count + 2, 0, -1)), state(0, None)]
+    assert [each["batch_id"] for each in retries_of("b0", newest)] == [
+        f"b{number}" for number in range(1, count + 1)
+    ]

@@ -301,6 +301,59 @@ def test_failed_tasks_are_grouped_with_their_reason(
     expect(visit.page.get_by_text("1 of 4 made, 3 failed")).to_be_visible()
 
 
+def test_failed_tasks_and_images_are_made_again_in_new_batches(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
+) -> None:
+    wide = {"aspect_ratio": "16:9", "seed": 7}
+    tasks = [{"prompt": prompt, **wide} for prompt in ("a car", "a [fail]", "a [nsfw]", "b [fail]")]
+    first = server.post("/generate-batch", {"tasks": tasks}).json()["batch_id"]
+    visit = open_dashboard(server.url)
+    page = visit.page
+    batches = page.locator(".batch")
+    expect(batches.locator(".status")).to_have_text(["1 of 4"])
+    simulator.configure(prompt_words=False)
+    page.get_by_role("button", name=f"Retry 2 tasks of batch {first}").press("Enter")
+    expect(batches.locator(".status")).to_have_text(["Done", "1 of 4"])
+    expect(batches.first.locator(".counts + .detail")).to_have_text(f"Retry of {first}")
+    expect(page.get_by_role("button", name=re.compile(r"^Retry \d"))).to_have_count(0)
+    expect(batches.last.locator(".toggle")).to_be_focused()
+    failed = page.locator("[data-code='prediction_failed']").get_by_role("link")
+    retry = batches.first.get_attribute("data-batch")
+    expect(failed).to_have_text([str(retry)])
+    failed.click()
+    expect(batches.first.locator(".toggle")).to_be_focused()
+
+    tile = batches.last.locator("figure.tile")
+    tile.get_by_role("button", name="Make generated_image_1.webp again with a new seed").click()
+    expect(batches.locator(".status")).to_have_text(["Done", "Done", "1 of 4"])
+    inputs = [each["input"] for each in simulator.predictions()]
+    assert {each["aspect_ratio"] for each in inputs} == {"16:9"}
+    assert 7 not in [each["seed"] for each in inputs[4:]], "the model had failed, or made one"
+
+    page.reload()
+    expect(batches.locator(".status")).to_have_text(["Done", "Done", "1 of 4"])
+    batches.last.locator(".toggle").click()
+    expect(failed).to_have_text([str(retry)])
+    expect(page.get_by_role("button", name=re.compile(r"^Retry \d"))).to_have_count(0)
+
+
+def test_status_of_a_batch_without_images_is_failed_and_its_credit_can_be_added(
+    server: Server, simulator: Simulator, open_dashboard: OpenDashboard
+) -> None:
+    simulator.change_account("acme", out_of_credit=True)
+    tasks = [{"prompt": f"car {number}", "seed": number} for number in range(30)]
+    server.post("/generate-batch", {"tasks": tasks})
+    simulator.change_account("acme", out_of_credit=False)
+    page = open_dashboard(server.url).page
+    expect(page.locator(".batch .status")).to_have_text("Failed")
+    billing = page.get_by_role("link", name="Add credit")
+    expect(billing).to_have_attribute("href", "https://replicate.com/account/billing")
+    expect(page.get_by_role("button", name=re.compile("more$"))).to_have_count(0)
+    page.locator(".failure").get_by_role("button", name="Retry 30 tasks").click()
+    expect(page.locator(".batch .status")).to_have_text(["Done", "Failed"])
+    assert {each["input"]["seed"] for each in simulator.predictions()} == set(range(30))
+
+
 @pytest.mark.soak
 def test_collapsed_finished_batch_is_titled_by_its_first_prompts(
     server: Server, open_dashboard: OpenDashboard

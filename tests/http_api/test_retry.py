@@ -22,6 +22,14 @@ def test_failed_tasks_are_retried_without_a_body(serve: Serve, simulator: Simula
         assert (row["task_index"], row["retried_task_index"], row["prompt"]) == (0, 0, "a")
         found = server.get(f"/batches/{again['batch_id']}").json()
         assert (found["retry_of"], found["successful_results"]) == (first["batch_id"], [row])
+        assert "retries" not in found
+        whole = f"/batches/{first['batch_id']}"
+        retries = [
+            {"batch_id": again["batch_id"], "retry_of": first["batch_id"], "task_indexes": [0]}
+        ]
+        assert server.get(f"{whole}?limit=1").json()["retries"] == retries
+        for rest in ("?after=1", "?limit=0"):
+            assert "retries" not in server.get(whole + rest).json()
         batches = server.get("/batches").json()["batches"]
         listed = {each["batch_id"]: each.get("retry_of") for each in batches}
         assert listed == {first["batch_id"]: None, again["batch_id"]: first["batch_id"]}

@@ -193,11 +193,11 @@ export class BatchPanel {
 
   #addRows(page) {
     this.#cursor = page.cursor;
-    for (const row of page.successful_results) this.#images.add(row.task_index, row);
-    for (const row of page.failed_results) {
-      this.#images.add(row.task_index, null);
-      this.#failures.add(row);
-    }
+    this.#images.add([
+      ...page.successful_results.map((row) => [row.task_index, row]),
+      ...page.failed_results.map((row) => [row.task_index, null]),
+    ]);
+    for (const row of page.failed_results) this.#failures.add(row);
     setVisible(this.#copyAll, this.#images.urls.length > 1);
   }
 

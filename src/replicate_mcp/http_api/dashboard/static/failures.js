@@ -100,9 +100,12 @@ class FailureGroup {
     setText(this.#retry, label);
     const ids = this.#rows.map((row) => this.#retries.retryOf(row.task_index));
     const batches = [...new Set(ids.filter((id) => id !== undefined))];
+    const shown = batches.join(" ");
+    if (shown === (this.#retriedIn.dataset.batches ?? "")) return; // A link keeps the focus.
+    this.#retriedIn.dataset.batches = shown;
     const links = batches.map((id) => el("a", { href: `#${anchorOf(id)}` }, id));
     this.#retriedIn.replaceChildren("retried in ", ...links.flatMap((link) => [link, " "]));
-    setVisible(this.#retriedIn, links.length > 0);
+    setVisible(this.#retriedIn, true);
   }
 
   get cancelled() {

@@ -42,10 +42,13 @@ export class ImageGrid {
     this.#render();
   }
 
-  /** Add a finished task: its result row, or null if the task failed. */
-  add(index, row) {
-    this.#rows.set(index, row);
-    if (this.#slots[index]) this.#fill(index);
+  /** Add finished tasks: by task index the result row, or null if the task failed. */
+  add(rows) {
+    for (const [index, row] of rows) {
+      this.#rows.set(index, row);
+      if (this.#slots[index]) this.#fill(index);
+    }
+    this.#renderMore();
   }
 
   /** The URLs that have not expired, in task order. */
@@ -70,6 +73,10 @@ export class ImageGrid {
     this.#slots.forEach((slot, index) => {
       if (!this.#rows.has(index)) setVisible(slot, !this.#ended);
     });
+    this.#renderMore();
+  }
+
+  #renderMore() {
     const hidden = this.#hiddenCount;
     setText(this.#more, `+ ${hidden.toLocaleString("en")} more`);
     this.#more.title = `Show the next ${pluralize(Math.min(hidden, PAGE_SIZE), "task")}`;
