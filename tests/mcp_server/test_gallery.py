@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Route, expect
 
 from browser import running_browser
 from conftest import environment
@@ -413,6 +413,26 @@ def test_refused_retry_leaves_the_image_and_shows_the_reason(
     expect(page.view.get_by_role("alert")).to_contain_text("is a secret, which is not kept")
     assert states(page) == ["succeeded"]
     expect(page.view.get_by_role("heading")).to_have_text("1 task completed")
+
+
+@pytest.mark.soak
+def test_retry_whose_answer_was_lost_is_shown_and_not_repeated(
+    show: Show, simulator: Simulator
+) -> None:
+    page = show("generate_images", {"tasks": tasks("a red car")})
+
+    def lose_answer(route: Route) -> None:
+        if "retry_tasks" not in (route.request.post_data or ""):
+            return route.continue_()
+        route.fetch()
+        return route.abort()
+
+    page.page.route("**/mcp", lose_answer)
+    page.tiles.get_by_role("button", name="Regenerate").click()
+    expect(page.view.get_by_role("alert")).to_contain_text("Could not retry")
+    expect(loaded(page)).to_have_count(2)
+    expect(page.view.get_by_role("heading")).to_have_text("2 tasks completed")
+    page.console_errors.clear()
 
 
 @pytest.mark.soak

@@ -209,7 +209,7 @@ async def get_batch(call: ToolCall) -> CallToolResult:
     meta: dict[str, Any] = {}
     if "batch_id" not in arguments:
         meta[RECENT_BATCHES_KEY] = await _recent_batches(call)
-    elif not after and (retries := await call.app.batches.retries(call.caller, batch_id)):
+    elif not after and (retries := await call.app.batches.retries(call.caller, result.batch_id)):
         meta[RETRIES_KEY] = retries
     return answer.model_copy(update={"meta": meta}) if meta else answer
 

@@ -33,7 +33,7 @@ export class BatchPanel {
   #bar;
   #toggle;
   #cancel = el("button", { type: "button", class: "quiet", hidden: true }, "Cancel");
-  #retryAll = el("button", { type: "button", class: "quiet", hidden: true });
+  #retryAll = el("button", { type: "button", class: "quiet retry", hidden: true });
   #confirmation;
   #isRetrying = false;
   #copyAll = el("button", { type: "button", class: "link", hidden: true }, "Copy all URLs");
@@ -44,7 +44,7 @@ export class BatchPanel {
     this.id = batch.batch_id;
     this.onChange = onChange;
     this.#retries = new Retries(this.id);
-    this.#failures = new Failures(this.#retries, (rows) => this.#retryFailed(rows));
+    this.#failures = new Failures(this.id, this.#retries, (rows) => this.#retryFailed(rows));
     this.#createdAt.dateTime = batch.created_at;
     this.#createdAt.title = `Started at ${formatTime(batch.created_at)}`;
     this.#bar = el(

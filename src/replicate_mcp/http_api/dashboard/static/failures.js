@@ -11,10 +11,10 @@ export class Failures {
   #groups = new Map();
   #retries;
   #onRetry;
-  element = el("section", { class: "failures", hidden: true, "aria-label": "Failed tasks" });
-
   /** `onRetry(rows)` makes tasks again; `retries` are those that were made again already. */
-  constructor(retries, onRetry) {
+  constructor(batchId, retries, onRetry) {
+    const label = `Failed tasks of batch ${batchId}`;
+    this.element = el("section", { class: "failures", hidden: true, "aria-label": label });
     this.#retries = retries;
     this.#onRetry = onRetry;
   }

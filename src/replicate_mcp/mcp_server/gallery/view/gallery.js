@@ -207,10 +207,11 @@ class Gallery {
     const slots = this.#slots.flatMap((slot) => slot.shown);
     const counts = countTasks(this.#batch, this.#slots);
     const { canCallTools } = this.#host;
+    const running = this.#batch.status === "running" || counts.pending > 0;
     this.#header.update(counts, slots, {
-      running: this.#batch.status === "running" || counts.pending > 0,
+      running,
       canStop: canCallTools && this.#running.length > 0,
-      canRetry: canCallTools,
+      canRetry: canCallTools && !running,
     });
   }
 

@@ -82,7 +82,7 @@ export class Retries {
     this.#onChange();
     if (hadFocus) originals[0].focus();
     if (error === undefined) return;
-    this.#onFailure(`Not made again: ${error}`);
+    this.#onFailure(`Could not retry: ${error}`);
     await this.load(); // A call without a response may have begun a batch.
   }
 
@@ -90,12 +90,10 @@ export class Retries {
     const batch = new Batch();
     batch.id = batchId;
     const onPage = (page) => {
-      for (const row of batch.addPage(page)) {
-        const slot = slots[row.task_index];
-        slot?.showRow(row, batchId);
-        if (slot && isOwn) this.#addToContext(slot);
-      }
+      const rows = batch.addPage(page).filter((row) => slots[row.task_index] !== undefined);
+      for (const row of rows) slots[row.task_index].showRow(row, batchId);
       this.#onChange();
+      if (isOwn) this.#addToContext(rows.map((row) => slots[row.task_index]));
     };
     const onFailure = (reason) =>
       this.#onFailure(`Could not load the results of a retry: ${reason}`, () => poller.poll(batch));
@@ -109,11 +107,12 @@ export class Retries {
     return retry === undefined ? this.#findSlot(batchId, taskIndex) : retry.slots[taskIndex];
   }
 
-  #addToContext(slot) {
-    if (slot.state !== "succeeded") return;
-    for (const { filename, url } of slot.files) {
-      this.#contextLines.push(`task ${slot.task.index} regenerated: ${filename} ${url}`);
-    }
+  #addToContext(slots) {
+    const lines = slots.flatMap(({ task, files }) =>
+      files.map(({ filename, url }) => `task ${task.index} regenerated: ${filename} ${url}`),
+    );
+    if (!lines.length) return;
+    this.#contextLines.push(...lines);
     this.#host.updateModelContext(`Regenerated in the gallery:\n${this.#contextLines.join("\n")}`);
   }
 }
