@@ -342,16 +342,40 @@ def test_status_of_a_batch_without_images_is_failed_and_its_credit_can_be_added(
 ) -> None:
     simulator.change_account("acme", out_of_credit=True)
     tasks = [{"prompt": f"car {number}", "seed": number} for number in range(30)]
-    server.post("/generate-batch", {"tasks": tasks})
+    batch = server.post("/generate-batch", {"tasks": tasks}).json()["batch_id"]
     simulator.change_account("acme", out_of_credit=False)
     page = open_dashboard(server.url).page
     expect(page.locator(".batch .status")).to_have_text("Failed")
     billing = page.get_by_role("link", name="Add credit")
     expect(billing).to_have_attribute("href", "https://replicate.com/account/billing")
     expect(page.get_by_role("button", name=re.compile("more$"))).to_have_count(0)
-    page.locator(".failure").get_by_role("button", name="Retry 30 tasks").click()
-    expect(page.locator(".batch .status")).to_have_text(["Done", "Failed"])
-    assert {each["input"]["seed"] for each in simulator.predictions()} == set(range(30))
+    retry = page.locator(".failure").get_by_role("button", name="Retry")
+    expect(retry).to_have_text("Retry 30 tasks")
+    server.post(f"/batches/{batch}/retry", {"task_indexes": list(range(1, 30))})  # Elsewhere.
+    expect(retry).to_have_text("Retry 1 task")
+    retry.click()
+    expect(page.locator(".batch .status")).to_have_text(["Done", "Done", "Failed"])
+    assert sorted(each["input"]["seed"] for each in simulator.predictions()) == list(range(30))
+
+
+def test_retries_are_grouped_by_whether_new_seeds_can_help(
+    server: Server, open_dashboard: OpenDashboard
+) -> None:
+    page = open_dashboard(server.url).page
+
+    def groups(*codes: str) -> Any:
+        rows = [{"error": "x", "error_code": code} for code in codes]
+        script = """async (rows) => (await import("/dashboard/retry-rules.js")).groupBySeed(rows)
+          .map(([newSeed, group]) => [newSeed, ...group.map((row) => row.error_code)])"""
+        return page.evaluate(script, rows)
+
+    waiting = "dependency_failed"
+    assert groups("canceled", "prediction_failed") == [
+        [False, "canceled"],
+        [True, "prediction_failed"],
+    ]
+    assert groups(waiting, "no_output") == [[True, waiting, "no_output"]]
+    assert groups("interrupted", waiting) == [[False, "interrupted", waiting]]
 
 
 @pytest.mark.soak

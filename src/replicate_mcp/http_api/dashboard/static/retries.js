@@ -1,7 +1,7 @@
 // The retries of one batch: which tasks were made again, and in which batch.
 
 import { callApi } from "./api.js";
-import { needsNewSeed } from "./retry-rules.js";
+import { groupBySeed } from "./retry-rules.js";
 
 export class Retries {
   #batchId;
@@ -31,11 +31,8 @@ export class Retries {
 
   /** Make the tasks of result rows again, with new seeds where these can help. */
   async start(rows) {
-    for (const newSeed of [false, true]) {
-      const indexes = rows
-        .filter((row) => needsNewSeed(row) === newSeed)
-        .map((row) => row.task_index);
-      if (!indexes.length) continue;
+    for (const [newSeed, group] of groupBySeed(rows)) {
+      const indexes = group.map((row) => row.task_index);
       const path = `batches/${encodeURIComponent(this.#batchId)}/retry`;
       const { batch_id } = await callApi("POST", path, {
         body: { task_indexes: indexes, new_seed: newSeed },

@@ -2,7 +2,7 @@
 
 import { Batch } from "./batch.js";
 import { BatchPoller } from "./batch-poller.js";
-import { needsNewSeed } from "./retry-rules.js";
+import { groupBySeed } from "./retry-rules.js";
 
 export class Retries {
   #host;
@@ -36,15 +36,13 @@ export class Retries {
 
   /** Make the tasks of slots again, those of one batch in one call; return the new slots. */
   start(slots) {
-    const groups = new Map();
-    for (const slot of slots) {
-      const key = `${slot.batchId} ${needsNewSeed(slot.row)}`;
-      groups.set(key, [...(groups.get(key) ?? []), slot]);
-    }
-    return [...groups.values()].flatMap((group) => {
-      group.sort((a, b) => a.row.task_index - b.row.task_index);
-      const added = group.map((slot) => slot.addRetry());
-      void this.#call(group, added);
+    const batchIds = [...new Set(slots.map((slot) => slot.batchId))];
+    const ofBatch = (batchId) => slots.filter((slot) => slot.batchId === batchId);
+    const groups = batchIds.flatMap((batchId) => groupBySeed(ofBatch(batchId), ({ row }) => row));
+    return groups.flatMap(([newSeed, originals]) => {
+      originals.sort((a, b) => a.row.task_index - b.row.task_index);
+      const added = originals.map((slot) => slot.addRetry());
+      void this.#call(originals, added, newSeed);
       return added;
     });
   }
@@ -63,11 +61,11 @@ export class Retries {
     if (retries.length) this.#onChange();
   }
 
-  async #call(originals, slots) {
+  async #call(originals, slots, newSeed) {
     const toolArguments = {
       batch_id: originals[0].batchId,
       task_indexes: originals.map((slot) => slot.row.task_index),
-      new_seed: needsNewSeed(originals[0].row),
+      new_seed: newSeed,
       wait_seconds: 0,
     };
     const call = this.#host.callTool("retry_tasks", toolArguments);
