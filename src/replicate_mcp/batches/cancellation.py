@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from functools import partial
 from itertools import chain, repeat
 
 import anyio
@@ -78,17 +79,18 @@ class Cancellation:
         """Fail the pending tasks of a batch that creates nothing more."""
         if batch.stop_reason is None:
             return
-        dropped = list(batch.pending)
+        pending = list(batch.pending)
         batch.pending.clear()
-        for start in range(0, len(dropped), ROWS_A_STEP):
-            part = dropped[start : start + ROWS_A_STEP]
-            given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
-            await self._services.retry_and_dispatch(
-                self._services.journal.record_results, batch.id, given_up
-            )
-            for result in given_up:
-                batch.add_result(result)
-                self._services.observer.task_ended(result, None)
+        # What waits for an image of another task is not in the queue.
+        for dropped, waited in ((pending, True), (batch.dependencies.drop(), False)):
+            for start in range(0, len(dropped), ROWS_A_STEP):
+                part = dropped[start : start + ROWS_A_STEP]
+                given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
+                record = partial(self._services.journal.record_results, waited=waited)
+                await self._services.retry_and_dispatch(record, batch.id, given_up)
+                for result in given_up:
+                    batch.add_result(result)
+                    self._services.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
         """Cancel the batch's running predictions, including those whose id is not known yet."""

@@ -44,7 +44,9 @@ _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave i
 GENERATE_IMAGES: Schema = _arguments(
     tasks={
         "type": "array",
-        "description": "1 to 1000 image requests. Any other model input is a key of a task too.",
+        "description": "1 to 1000 image requests. Any other model input is a key of a task too. "
+        'Where a model takes an image, {"task": 0} stands for that of task 0 of this call, '
+        '{"batch": "b_…", "task": 0} for an earlier one\'s; "output": 1 for its second image.',
         "items": {
             "type": "object",
             # Strict clients drop keys that are not listed here.
@@ -62,7 +64,7 @@ GENERATE_IMAGES: Schema = _arguments(
                 "num_outputs": _COUNT,
                 "seed": _COUNT,
                 "output_format": _TEXT,
-                "input_image": {"type": "string", "description": "A URL, to edit this image."},
+                "input_image": {"description": 'The image to edit: a URL, or {"task": 0}.'},
                 "input": {
                     "type": "object",
                     "description": "More model inputs; they override same-named keys.",
@@ -120,6 +122,8 @@ FIND_MODELS: Schema = _arguments(
     model={"type": "string", "description": "List this model's inputs."},
 )
 
+_SOURCES: Schema = _list(_object("task", task=_COUNT, batch=_TEXT, output=_COUNT))
+
 _COUNTS: dict[str, Schema] = {
     "batch_id": _TEXT,
     "status": {"enum": ["running", "completed", "canceled"]},
@@ -157,6 +161,7 @@ BATCH_RESULT: Schema = _object(
                     expired={"type": "boolean"},
                 )
             ),
+            sources=_SOURCES,
         )
     ),
     failed_results=_list(
@@ -170,6 +175,7 @@ BATCH_RESULT: Schema = _object(
             error_code=_TEXT,
             prediction_id=_TEXT,
             retryable={"type": "boolean"},
+            sources=_SOURCES,
         )
     ),
     cursor={"type": "integer", "description": "Pass it back as get_batch's after."},

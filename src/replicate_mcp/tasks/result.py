@@ -35,6 +35,26 @@ class GeneratedFile(_Row):
     expired: bool | None = None
 
 
+class Source(_Row):
+    """An image of another task that a task used as an input.
+
+    Attributes:
+        task: the index of that task.
+        batch: the earlier batch of that task; None for the same batch.
+        output: which of that task's images; None for the first.
+    """
+
+    task: int
+    batch: Text | None = None
+    output: int | None = None
+
+    def __str__(self) -> str:
+        """Return a short name, like `task 3`."""
+        image = f" image {self.output}" if self.output else ""
+        batch = f" of {self.batch}" if self.batch else ""
+        return f"task {self.task}{image}{batch}"
+
+
 class TaskSuccess(_Row):
     """The result of a task with at least one image."""
 
@@ -48,6 +68,7 @@ class TaskSuccess(_Row):
     predict_seconds: float | None = None
     count: int
     generated_files: tuple[GeneratedFile, ...]
+    sources: tuple[Source, ...] | None = None
 
 
 class TaskFailure(_Row):
@@ -61,6 +82,7 @@ class TaskFailure(_Row):
     error_code: ErrorCode
     prediction_id: Text | None = None
     retryable: bool
+    sources: tuple[Source, ...] | None = None
 
 
 TaskResult = TaskSuccess | TaskFailure
