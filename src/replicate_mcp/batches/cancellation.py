@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import chain, repeat
 
@@ -14,6 +15,7 @@ from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import AdmissionResult
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +83,26 @@ class Cancellation:
             return
         pending = list(batch.pending)
         batch.pending.clear()
+        record = self._services.journal.record_results
+        await self._fail(batch, pending, batch.stop_reason, record)
         # What waits for an image of another task is not in the queue.
-        for dropped, waited in ((pending, True), (batch.dependencies.drop(), False)):
-            for start in range(0, len(dropped), ROWS_A_STEP):
-                part = dropped[start : start + ROWS_A_STEP]
-                given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
-                record = partial(self._services.journal.record_results, waited=waited)
-                await self._services.retry_and_dispatch(record, batch.id, given_up)
-                for result in given_up:
-                    batch.add_result(result)
-                    self._services.observer.task_ended(result, None)
+        unqueued = partial(record, waited=False)
+        await self._fail(batch, batch.dependencies.drop(), batch.stop_reason, unqueued)
+
+    async def _fail(
+        self,
+        batch: RunningBatch,
+        indexes: Sequence[int],
+        reason: Reason,
+        record: Callable[..., Awaitable[AdmissionResult]],
+    ) -> None:
+        for start in range(0, len(indexes), ROWS_A_STEP):
+            part = indexes[start : start + ROWS_A_STEP]
+            given_up = [failure(batch.tasks[index], *reason) for index in part]
+            await self._services.retry_and_dispatch(record, batch.id, given_up)
+            for result in given_up:
+                batch.add_result(result)
+                self._services.observer.task_ended(result, None)
 
     async def _stop_predictions(self, batch: RunningBatch) -> None:
         """Cancel the batch's running predictions, including those whose id is not known yet."""
