@@ -45,8 +45,8 @@ GENERATE_IMAGES: Schema = _arguments(
     tasks={
         "type": "array",
         "description": "1 to 1000 image requests. Any other model input is a key of a task too. "
-        'Where a model takes an image, {"task": 0} stands for that of task 0 of this call, '
-        '{"batch": "b_…", "task": 0} for an earlier one\'s; "output": 1 for its second image.',
+        'For an image, {"task": 0} stands for that of task 0, and {"batch": "b_…", "task": 0} for '
+        'an earlier one; "output": 1 for its second.',
         "items": {
             "type": "object",
             # Strict clients drop keys that are not listed here.
@@ -122,7 +122,7 @@ FIND_MODELS: Schema = _arguments(
     model={"type": "string", "description": "List this model's inputs."},
 )
 
-_SOURCES: Schema = _list(_object("task", task=_COUNT, batch=_TEXT, output=_COUNT))
+_SOURCES: Schema = {"type": "array"}
 
 _COUNTS: dict[str, Schema] = {
     "batch_id": _TEXT,
