@@ -36,7 +36,7 @@ _WAIT: Schema = {
 
 _PREVIEW: Schema = {
     "type": "boolean",
-    "description": "Add thumbnails, for you to see what was made (24 rows a page).",
+    "description": "Add thumbnails, to see the images (24 rows a page).",
 }
 
 _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
@@ -45,8 +45,7 @@ GENERATE_IMAGES: Schema = _arguments(
     tasks={
         "type": "array",
         "description": "1 to 1000 image requests. Any other model input is a key of a task too. "
-        'For an image, {"task": 0} stands for that of task 0, and {"batch": "b_…", "task": 0} for '
-        'an earlier one; "output": 1 for its second.',
+        'In place of an image URL: {"task": 0}, that of task 0, or {"batch": "b_…", "task": 0}.',
         "items": {
             "type": "object",
             # Strict clients drop keys that are not listed here.
@@ -64,10 +63,10 @@ GENERATE_IMAGES: Schema = _arguments(
                 "num_outputs": _COUNT,
                 "seed": _COUNT,
                 "output_format": _TEXT,
-                "input_image": {"description": 'The image to edit: a URL, or {"task": 0}.'},
+                "input_image": {"description": 'To edit: a URL or {"task": 0}.'},
                 "input": {
                     "type": "object",
-                    "description": "More model inputs; they override same-named keys.",
+                    "description": "More model inputs; override same-named keys.",
                 },
             },
         },
@@ -122,8 +121,6 @@ FIND_MODELS: Schema = _arguments(
     model={"type": "string", "description": "List this model's inputs."},
 )
 
-_SOURCES: Schema = {"type": "array"}
-
 _COUNTS: dict[str, Schema] = {
     "batch_id": _TEXT,
     "status": {"enum": ["running", "completed", "canceled"]},
@@ -161,7 +158,6 @@ BATCH_RESULT: Schema = _object(
                     expired={"type": "boolean"},
                 )
             ),
-            sources=_SOURCES,
         )
     ),
     failed_results=_list(
@@ -175,11 +171,10 @@ BATCH_RESULT: Schema = _object(
             error_code=_TEXT,
             prediction_id=_TEXT,
             retryable={"type": "boolean"},
-            sources=_SOURCES,
         )
     ),
-    cursor={"type": "integer", "description": "Pass it back as get_batch's after."},
-    next_step={"type": "string", "description": "What to call next, if anything."},
+    cursor={"type": "integer", "description": "For get_batch's after."},
+    next_step={"type": "string", "description": "The next call, if any."},
 )
 
 SEMAPHORES: Schema = _object(
