@@ -493,3 +493,85 @@ def test_program_retries_failed_and_chosen_tasks(simulator: Simulator, tmp_path:
         """,
     )
     assert printed.split() == ["True", "0", "True", "UnknownBatch"]
+
+
+def test_program_without_an_event_loop_gets_progress_and_the_result(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds="0.3,0.6,0.9")
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import threading
+        from replicate_mcp import BatchResult, Progress, TaskFailure, generate_images_sync
+
+        reports = []
+
+        def show(progress):
+            assert isinstance(progress, Progress)
+            reports.append((progress.finished, threading.current_thread().name))
+
+        result = generate_images_sync(["a", "[fail] b", "c"], on_progress=show)
+        assert isinstance(result, BatchResult)
+        print(result.successful_count, type(result.failed_results[0]) is TaskFailure)
+        print(reports[-1], [count for count, _ in reports] == sorted(c for c, _ in reports))
+        """,
+    )
+    assert printed.splitlines() == ["2 True", "(3, 'MainThread') True"]
+
+
+def test_sync_call_in_an_event_loop_is_refused(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import generate_images_sync
+
+        async def main():
+            try:
+                generate_images_sync(["a"])
+            except RuntimeError as error:
+                print(error)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed == (
+        "generate_images_sync would block the running event loop: await generate_images."
+    )
+    assert not simulator.predictions()
+
+
+def test_failing_progress_function_does_not_stop_the_batch(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio, logging
+        from replicate_mcp import generate_images
+
+        logging.disable()
+
+        def show(progress):
+            raise ValueError("no")
+
+        async def main():
+            result = await generate_images(["a", "b"], on_progress=show)
+            print(result.successful_count)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed == "2"
+
+
+def test_public_names_are_importable_and_listed() -> None:
+    import replicate_mcp
+
+    for name in replicate_mcp.__all__:
+        assert getattr(replicate_mcp, name).__name__ == name
+    assert replicate_mcp.__all__ == sorted(replicate_mcp.__all__)

@@ -27,7 +27,14 @@ class _Row(BaseModel):
 
 
 class GeneratedFile(_Row):
-    """An image: its URL, its filename, and when the URL expires."""
+    """An image.
+
+    Attributes:
+        url: its URL at Replicate.
+        filename: its name, unique in the batch, with the extension of its format.
+        expires_at: when Replicate deletes it.
+        expired: True once that time has passed; else None.
+    """
 
     url: Text
     filename: Text
@@ -56,7 +63,20 @@ class Source(_Row):
 
 
 class TaskSuccess(_Row):
-    """The result of a task with at least one image."""
+    """The result of a task with at least one image.
+
+    Attributes:
+        task_index: the position of the task in the batch, from 0.
+        retried_task_index: the position of the repeated task in the batch that is retried.
+        output_filename: the filename as the task gave it; the files have the delivered names.
+        model: the model's full name.
+        seed: the seed that was used; None if the model has none.
+        prediction_id: the id of the prediction at Replicate.
+        predict_seconds: the run time that Replicate reports.
+        count: the number of files.
+        generated_files: the images.
+        sources: the images of other tasks that it used; None if it used none.
+    """
 
     task_index: int
     retried_task_index: int | None = None
@@ -72,7 +92,18 @@ class TaskSuccess(_Row):
 
 
 class TaskFailure(_Row):
-    """The result of a task without an image, and the reason."""
+    """The result of a task without an image, and the reason.
+
+    Attributes:
+        task_index: the position of the task in the batch, from 0.
+        retried_task_index: the position of the repeated task in the batch that is retried.
+        output_filename: the filename as the task gave it.
+        error: the reason, as sentences that say what helps.
+        error_code: the reason, for programs.
+        prediction_id: the id of the prediction at Replicate; None if none is known.
+        retryable: whether sending the task again can help and cannot be billed twice.
+        sources: the images of other tasks that it needs; None if it needs none.
+    """
 
     task_index: int
     retried_task_index: int | None = None
