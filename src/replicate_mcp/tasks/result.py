@@ -68,6 +68,7 @@ class TaskSuccess(_Row):
     Attributes:
         task_index: the position of the task in the batch, from 0.
         retried_task_index: the position of the repeated task in the batch that is retried.
+        prompt: the prompt; None for a task without one.
         output_filename: the filename as the task gave it; the files have the delivered names.
         model: the model's full name.
         seed: the seed that was used; None if the model has none.
@@ -97,6 +98,7 @@ class TaskFailure(_Row):
     Attributes:
         task_index: the position of the task in the batch, from 0.
         retried_task_index: the position of the repeated task in the batch that is retried.
+        prompt: the prompt; None for a task without one.
         output_filename: the filename as the task gave it.
         error: the reason, as sentences that say what helps.
         error_code: the reason, for programs.
@@ -158,7 +160,22 @@ class ListedBatch(BatchCounts):
 
 
 class BatchResult(BatchCounts):
-    """A batch's counts, and one page of its finished tasks sorted by `task_index`."""
+    """A batch's counts, and one page of its finished tasks sorted by `task_index`.
+
+    Attributes:
+        batch_id: the batch's id.
+        status: `running`, `completed` or `canceled`.
+        total_tasks: the number of its tasks.
+        successful_count: the number of tasks with images.
+        failed_count: the number of tasks that failed.
+        pending_count: the number of tasks that have not finished.
+        semaphore: the name of its semaphore.
+        retry_of: the batch whose tasks it repeats; None for new tasks.
+        is_stopping: whether it was cancelled and has not ended yet; not serialised.
+        successful_results: the tasks with images.
+        failed_results: the tasks that failed.
+        cursor: the number of finished tasks up to this page.
+    """
 
     successful_results: tuple[TaskSuccess, ...]
     failed_results: tuple[TaskFailure, ...]
