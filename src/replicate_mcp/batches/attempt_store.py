@@ -67,6 +67,8 @@ class RunningPrediction:
 class RecordedAttempts:
     """The attempts that were recorded; the others' offers had been withdrawn, and their tasks wait.
 
+    None is recorded of a batch that another process has taken over.
+
     Attributes:
         cancel_after: the `Cancel-After` of each recorded attempt, in seconds, by permit.
         admission: the outcome of the call for this holder: further offers.
@@ -102,6 +104,9 @@ class AttemptStore(Protocol):
 
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Release the permit of an attempt that created nothing, and queue its task again.
+
+        If this process does not run the task's batch, the task is not queued, but only left without
+        a permit: the process that runs the batch finds it with `unstarted_tasks`.
 
         Args:
             permit: the attempt's permit.
