@@ -113,6 +113,13 @@ class AttemptStore(Protocol):
             throttling: details of the 429, if the creation was refused with one; else None.
         """
 
+    async def give_back(self, permit: int) -> AdmissionResult:
+        """Release the permit of an adopted attempt that created nothing, and leave its task.
+
+        The process that runs the batch, or takes it over, finds the task with `unstarted_tasks`. If
+        there is none and no process may take it over, the task ends as `interrupted`.
+        """
+
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> AdmissionResult | None:
