@@ -304,8 +304,10 @@ class SqliteBackend:
         """Make this process the one that runs a batch, unless another process was first."""
 
         def take_over(permits: PermitTables, journal: JournalTables) -> TakenOver | None:
-            entry = permits.take_over(batch_id)
-            return None if entry is None else TakenOver(journal.take_over(batch_id), entry)
+            waits = batch_id in journal.waiting_for_process()
+            if not waits or journal.why_not_resumable(batch_id) is not None:
+                return None
+            return TakenOver(journal.take_over(batch_id), permits.take_over(batch_id))
 
         return await self._step(take_over)
 

@@ -266,7 +266,9 @@ class JournalTables:
 
     def unstarted(self, batch: str) -> list[int]:
         """Return the indexes of the same tasks, in order."""
-        row = self._db.execute("SELECT total FROM batch WHERE id = ?", (batch,)).fetchone()
+        row = self._db.execute(
+            "SELECT total FROM batch WHERE id = ? AND state != 'forgotten'", (batch,)
+        ).fetchone()
         done = {
             task
             for (task,) in self._db.execute(

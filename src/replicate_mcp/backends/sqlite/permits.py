@@ -142,16 +142,13 @@ class PermitTables:
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
-    def take_over(self, entry: str) -> QueueEntry | None:
-        """Make this process the holder of an entry that has none; return None otherwise."""
-        rows = self._db.execute(
-            "UPDATE queue SET holder = ? WHERE entry = ? AND holder = ''"
+    def take_over(self, entry: str) -> QueueEntry:
+        """Make this process the holder of an entry without one."""
+        ((semaphore, also, account, at_most),) = self._db.execute(
+            "UPDATE queue SET holder = ? WHERE entry = ?"
             " RETURNING semaphore, also, account, at_most",
             (self._holder, entry),
         ).fetchall()
-        if not rows:
-            return None
-        ((semaphore, also, account, at_most),) = rows
         semaphores = (semaphore, also) if also else (semaphore,)
         return QueueEntry(entry, semaphores, account, waiting=0, max_running=at_most)
 
