@@ -217,7 +217,7 @@ class Mirror:
         self.declared.pop(name, None)
         for entry in [each.entry for each in self.entries.values()]:
             if name in entry.semaphores:
-                del self.entries[entry.id]
+                self.dequeue(entry.id)
 
     def waiting(self, entry: str) -> int:
         """Return the number of starts that an entry waits for."""

@@ -284,7 +284,7 @@ class SqliteBackend:
         """Record results without releasing a permit."""
 
         def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
-            if waited and not journal.runs(batch_id):
+            if waited and journal.is_run_elsewhere(batch_id):
                 return permits.admit()
             if journal.record_results(batch_id, results):
                 permits.leave_queue(batch_id)

@@ -218,10 +218,14 @@ class JournalTables:
         ).fetchall()
         return [batch for (batch,) in rows]
 
-    def runs(self, batch: str) -> bool:
-        """Return whether this process runs a batch, or ran it until it ended."""
-        row = self._db.execute("SELECT holder FROM batch WHERE id = ?", (batch,)).fetchone()
-        return row is None or row[0] == self._holder
+    def is_run_elsewhere(self, batch: str) -> bool:
+        """Return whether another process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ? AND ended_at IS NULL"
+            " AND batch.holder != ? AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch, self._holder),
+        ).fetchone()
+        return row is not None
 
     def mark_resumable(self, batch: str) -> None:
         """Allow another process to run a batch on."""

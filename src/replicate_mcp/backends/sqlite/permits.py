@@ -387,7 +387,8 @@ class PermitTables:
         marks = ", ".join("?" * len(entries))
         return dict(
             self._db.execute(
-                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks}) GROUP BY entry",
+                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks})"
+                " AND ends_by IS NOT 0 GROUP BY entry",
                 entries,
             )
         )

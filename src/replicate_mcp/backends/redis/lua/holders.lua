@@ -120,7 +120,10 @@ function holders.remove_name(name)
   holders.refresh(name)
   for id, entry in each_record(key.entries) do
     for _, semaphore in ipairs(entry.semaphores) do
-      if semaphore == name then queue.remove(id) end
+      if semaphore == name then
+        queue.remove(id)
+        journal.forget_entry(id)
+      end
     end
   end
 end
