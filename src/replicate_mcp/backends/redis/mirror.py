@@ -126,6 +126,11 @@ class MirroredBatch:
     elsewhere: tuple[int, ...] = ()
     closed_at: float | None = None
 
+    @property
+    def is_run_elsewhere(self) -> bool:
+        """Whether another process may know more of it than this one."""
+        return self.taken_over and self.batch.resumable
+
     def encode(self) -> dict[str, Any]:
         """Encode the batch for the script."""
         fields = encode_batch(self.batch) | {"created_at": self.created_at}

@@ -188,7 +188,7 @@ class Session:
                     "canceled": kept.canceled,
                     "resumed": -1 if kept.taken_over else kept.resumed,
                     "entry": None if entry is None else entry.encode(),
-                    "is_complete": start + ROWS_A_CALL >= len(rows),
+                    "is_complete": start + ROWS_A_CALL >= len(rows) and not kept.is_run_elsewhere,
                 },
                 self._sequence,
             )
@@ -234,9 +234,8 @@ class Session:
             )
         self.lose(taken_over)
         for batch, kept in list(self._mirror.batches.items()):
-            is_run_elsewhere = kept.taken_over and kept.batch.resumable
             is_old = generation == self.generation and kept.closed_at is not None
-            if batch in lost and (is_old or is_run_elsewhere):
+            if batch in lost and (is_old or kept.is_run_elsewhere):
                 # Deleted by the server to make space; or its process restores it.
                 self._mirror.drop_batch(batch)
             elif generation != self.generation or batch in lost:

@@ -250,11 +250,10 @@ class SqliteBackend:
 
         def give_back(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             released = permits.give_back(permit)
-            if released is not None:
-                batch, task, is_queued = released
-                if not is_queued:
-                    interrupted = _failure(task, journal.task(batch, task), "interrupted")
-                    journal.record_results(batch, [interrupted])
+            if released is not None and not journal.has_process(released[0]):
+                batch, task = released
+                interrupted = _failure(task, journal.task(batch, task), "interrupted")
+                journal.record_results(batch, [interrupted])
             return permits.admit()
 
         return await self._step(give_back)

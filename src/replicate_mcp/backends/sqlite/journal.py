@@ -227,6 +227,15 @@ class JournalTables:
         ).fetchone()
         return row is not None
 
+    def has_process(self, batch: str) -> bool:
+        """Return whether a process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ?"
+            " AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch,),
+        ).fetchone()
+        return row is not None
+
     def mark_resumable(self, batch: str) -> None:
         """Allow another process to run a batch on."""
         self._db.execute(

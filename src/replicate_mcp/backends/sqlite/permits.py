@@ -217,20 +217,17 @@ class PermitTables:
                 self._rates.store(account, on_throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
-    def give_back(self, permit: int) -> tuple[str, int, bool] | None:
+    def give_back(self, permit: int) -> tuple[str, int] | None:
         """Release the permit of an attempt that created nothing.
 
         Returns:
-            Batch and task of the attempt, and whether the batch is in the queue; None if there is
-            no such permit.
+            Batch and task of the attempt; None if there is no such permit.
         """
         self._usage.uncount(permit)
         rows = self._db.execute(
-            "DELETE FROM permit WHERE id = ? RETURNING entry, task,"
-            " EXISTS (SELECT 1 FROM queue WHERE queue.entry = permit.entry)",
-            (permit,),
+            "DELETE FROM permit WHERE id = ? RETURNING entry, task", (permit,)
         ).fetchall()
-        return next(((batch, task, bool(queued)) for batch, task, queued in rows), None)
+        return next(iter(rows), None)
 
     def free(self, permit: int, *, counts_images: bool = True) -> None:
         """Release a permit; subtract its images from the daily count if none were requested."""

@@ -10,7 +10,7 @@ local ALLOWED_WHEN_FULL = {
   renew = true, dequeue = true, release = true, requeue = true, give_back = true, finish = true,
   record_results = true, abandon = true, adopt = true, claim_prediction = true,
   cancel_batch = true, close = true, restore_batch = true, admit = true, orphans = true,
-  semaphores = true, unstarted_tasks = true,
+  semaphores = true, mark_resumable = true, unstarted_tasks = true,
 }
 
 function answer()

@@ -396,7 +396,9 @@ function commands.restore_batch()
   local account = journal.account_of(args.batch)
   for _, result in ipairs(args.results) do
     if result[4] and not journal.is_claimed(account, result[4]) then
-      journal.claim(account, result[4], result[5])
+      -- It stays claimed, although the permit of a result that others recorded is not known.
+      local permit = result[5] ~= '0' and result[5] or whole(permits.next_numbers(1))
+      journal.claim(account, result[4], permit)
     end
   end
   journal.record(args.batch, args.results)

@@ -250,7 +250,7 @@ function holders.reap_dead()
     redis.call('HSET', key.generation, 'reaped_at', exact(now))
   end
   release_ended(reasons)
-  journal.end_batches(journal.waiting_for_process(), reasons)
+  journal.end_waiting_batches(reasons)
 end
 
 -- Do the same, at most once a second for all processes that share the server.

@@ -196,8 +196,20 @@ function journal.end_batches(batches, reasons)
       wait_for_process(batch)
     else
       redis.call('HDEL', key.running, batch)
+      queue.remove(batch)
     end
   end
+end
+
+-- End the waiting tasks of the batches that wait for a process in vain.
+function journal.end_waiting_batches(reasons)
+  local batches = {}
+  for _, member in ipairs(redis.call('ZRANGE', key.orphans, 0, -1)) do
+    local batch = string.match(member, ' batch:(.*)$')
+    batches[#batches + 1] = batch
+    if batch and not journal.exists(batch) then redis.call('ZREM', key.orphans, member) end
+  end
+  journal.end_batches(batches, reasons)
 end
 
 -- End the waiting tasks of dead holders' batches; `dead` is as `leases.ended` returns it.
@@ -248,34 +260,21 @@ end
 -- Forget the entry of a batch of which its process creates nothing more.
 function journal.forget_entry(batch) redis.call('HDEL', batch_key(batch), 'entry') end
 
--- Return the batches that wait for a process, of one account in queue order, or of all accounts.
+-- Return the account's batches that wait for a process, in queue order.
 function journal.waiting_for_process(account)
-  local members, first = nil, ''
-  if account then  -- ';' follows the colon.
-    first = waiting_member(account, '')
-    members = redis.call('ZRANGEBYLEX', key.orphans, '[' .. first, '(' .. account .. ' batch;')
-  else
-    members = redis.call('ZRANGE', key.orphans, 0, -1)
+  local first, batches, turns = waiting_member(account, ''), {}, {}
+  local after = account .. ' batch;'   -- ';' follows the colon.
+  local members = redis.call('ZRANGEBYLEX', key.orphans, '[' .. first, '(' .. after)
+  for place, member in ipairs(members) do batches[place] = string.sub(member, #first + 1) end
+  for batch, packed in pairs(values_of(key.entries, batches)) do
+    turns[batch] = cmsgpack.unpack(packed).turn
   end
-  local batches, turns = {}, {}
-  for _, member in ipairs(members) do
-    local batch = account and string.sub(member, #first + 1) or string.match(member, ' batch:(.*)$')
-    if batch and not account and not journal.exists(batch) then
-      redis.call('ZREM', key.orphans, member)
-    elseif batch then
-      batches[#batches + 1] = batch
-    end
-  end
-  if account then
-    for batch, packed in pairs(values_of(key.entries, batches)) do
-      turns[batch] = cmsgpack.unpack(packed).turn
-    end
-    table.sort(batches, function(a, b)
-      local turn_a, turn_b = turns[a] or math.huge, turns[b] or math.huge
-      if turn_a == turn_b then return a < b end
-      return turn_a < turn_b
-    end)
-  end
+  -- An entry is missing after a loss of memory, until the batch is taken over.
+  local function turn(batch) return turns[batch] or math.huge end
+  table.sort(batches, function(a, b)
+    if turn(a) == turn(b) then return a < b end
+    return turn(a) < turn(b)
+  end)
   return batches
 end
 
