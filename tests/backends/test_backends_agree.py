@@ -344,6 +344,8 @@ class History:
             ),
         )
         if admission is not None:
+            if prediction is not None:
+                self.claimed[number] = prediction
             del self.permits[number]
             self.left_behind[number] = (entry, task)
             self.shown(holder, admission)
