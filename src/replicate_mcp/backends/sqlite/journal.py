@@ -71,7 +71,12 @@ class JournalTables:
         """Delete expired rows."""
         since = self._now - JOURNAL_SECONDS
         self._forget_old_batches()
-        self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
+        self._db.execute(
+            # Up to the oldest permit whose prediction is not expired: no later row is read.
+            "DELETE FROM prediction WHERE permit < coalesce((SELECT permit FROM prediction"
+            " WHERE claimed_at >= ? ORDER BY permit LIMIT 1), 1 << 62)",
+            (since,),
+        )
         self.cache.forget_old()
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
