@@ -171,6 +171,17 @@ async def test_last_result_of_a_waiting_batch_ends_it(world: World) -> None:
     assert await state(staying) == (0, 0)
 
 
+async def test_waiting_batch_ends_with_an_attempt_too_old_to_be_found(world: World) -> None:
+    staying, leaving = await world.holder(), await opened(world)
+    await take_all(leaving, await begin(leaving, "b", 1, resumable=True, seconds=9_000))
+    await leaving.close()
+    world.clock.now += 51 * 60
+    await staying.admit()
+    assert await codes(staying) == {0: "create_outcome_unknown"}
+    assert await staying.resumable_batches("acme") == []
+    assert await staying.take_over("b") is None
+
+
 async def test_other_processes_are_woken_for_a_batch_that_waits(world: World) -> None:
     staying, leaving = await world.holder(), await opened(world)
     await begin(leaving, "b", 2, resumable=True)
@@ -282,6 +293,52 @@ async def test_name_lives_while_a_batch_that_waits_for_a_process_needs_it(world:
     await staying.remove("team")
     with pytest.raises(UnknownSemaphore):
         await staying.resize("team", 3)
+
+
+async def test_limit_set_by_hand_lives_while_a_batch_that_waits_for_a_process_needs_it(
+    world: World,
+) -> None:
+    onlooker, leaving = await world.open(), await opened(world)
+    await leaving.resize(OWN, 2)
+    await begin(leaving, "b", 1, resumable=True)
+    await leaving.close()
+    later = await world.holder(limit=3)
+    assert [each.limit for each in await later.semaphores()] == [2]
+    await onlooker.close()
+
+
+async def test_attempt_that_must_have_ended_takes_no_place_of_its_batch(world: World) -> None:
+    staying, leaving = await world.holder(), await opened(world)
+    await take_all(
+        leaving, await begin(leaving, "b", 2, max_running=1, resumable=True, seconds=9_000)
+    )
+    await leaving.close()
+    assert await staying.take_over("b") is not None
+    more = QueueEntry("b", (OWN,), "acme", 1, 1)
+    assert (await staying.enqueue(more)).offers == ()
+    world.clock.now += 701
+    await staying.semaphores()
+    assert [offer.entry for offer in (await staying.admit()).offers] == ["b"]
+
+
+async def test_evicted_batch_has_no_unstarted_tasks(world: World) -> None:
+    backend = await world.holder(journal_bytes=8_000)
+    await begin(backend, "b", 1, key=IdempotencyKey("k", "digest"), prompt="p" * 4_000)
+    await backend.record_results("b", [failed(0)])
+    await begin(backend, "b2", 1, prompt="p" * 4_000)
+    assert await backend.get_batch("b") is None
+    assert await backend.unstarted_tasks("b") == []
+
+
+async def test_result_of_a_batch_without_a_process_can_be_recorded(world: World) -> None:
+    staying, leaving = await world.holder(), await opened(world)
+    (permit,) = await take_all(leaving, await begin(leaving, "b", 1))
+    await leaving.close()
+    assert await staying.adopt(permit)
+    await staying.requeue(permit)
+    assert await staying.unstarted_tasks("b") == [0]
+    await staying.record_results("b", [failed(0)])
+    assert (await found(staying)).status == "completed"
 
 
 async def test_task_given_back_of_a_waiting_batch_is_unstarted(world: World) -> None:

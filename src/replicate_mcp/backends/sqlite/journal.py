@@ -260,7 +260,7 @@ class JournalTables:
         """Return why a batch without a process is not run on; None if it waits for one."""
         entry, canceled, deadline = self._db.execute(
             "SELECT entry, canceled, deadline FROM batch"
-            " LEFT JOIN queue ON entry = id AND queue.holder = '' WHERE id = ?",
+            " LEFT JOIN queue ON entry = id WHERE id = ?",
             (batch,),
         ).fetchone()
         if entry is None:

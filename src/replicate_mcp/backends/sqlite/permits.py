@@ -69,8 +69,8 @@ class PermitTables:
         """
         self._withdraw("holder = ?", (holder,))
         waiting = self._db.execute(
-            "UPDATE queue SET holder = '', waiting = 0 WHERE holder = ?"
-            " AND entry IN (SELECT id FROM batch WHERE resumable AND ended_at IS NULL)",
+            "UPDATE queue SET holder = '', waiting = 0 WHERE entry IN"
+            " (SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL AND resumable)",
             (holder,),
         ).rowcount
         self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
