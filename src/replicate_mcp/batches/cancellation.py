@@ -8,6 +8,7 @@ from itertools import chain, repeat
 
 import anyio
 
+from replicate_mcp.batches import messages
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.services import BatchServices
@@ -28,7 +29,7 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 ROWS_A_STEP = 100
 """Results recorded in one call: a thousand block the event loop for a tenth of a second."""
 
-CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
+CANCELED: Reason = ("canceled", messages.CANCELED, True)
 
 _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send it again."
 
