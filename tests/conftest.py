@@ -42,15 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     is_thorough = config.getoption("--thorough")
-    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 50)
+    hypothesis.settings.register_profile("chosen", max_examples=300 if is_thorough else 25)
     hypothesis.settings.load_profile("chosen")
     if not is_thorough:
         fork_server.install()
+
+    gc.disable()  # Of what collection makes, nearly everything stays.
 
 
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # Thousands of tests, and their modules, stay to the end.
+    gc.enable()
 
 
 SERVER_FIXTURES = {"playback", "server", "servers", "shared_server", "simulator"}
@@ -60,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
     # One worker begins with them, and the others take over the rest of its share.
     items.sort(key=lambda item: item.get_closest_marker("long_wait") is None)
 
