@@ -23,13 +23,13 @@ $(COMPILED): $(READY)
 	@touch $@
 
 test: $(COMPILED)  ## The whole test suite, in parallel.
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or alternative)" -q
 
 # Those of the core, which start no server.
 FAST := tests/tasks tests/semaphores tests/batches tests/replicate_api tests/backends tests/test_*.py
 
 test-fast: $(READY)  ## The core's tests, without servers, browsers and processes.
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or server)" -q $(FAST)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or alternative or server)" -q $(FAST)
 
 check: lint workflows types audit
 
@@ -55,7 +55,7 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
-	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or property) and not (timed or alone)" -q
+	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or alternative or property) and not (timed or alone)" -q
 	@$(BIN)/python -m pytest --thorough -n 4 --dist worksteal -m "soak and timed" -q
 	@$(BIN)/python -m pytest --thorough -m "soak and alone" -q
 
