@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from conftest import environment
+from fork_server import FORKABLE, real_starts
 from replicate_mcp.simulator import Simulator
 
 
@@ -20,7 +21,7 @@ def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None
     if backend:
         variables["REPLICATE_MCP_BACKEND"] = backend
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "error", "-c", FORKABLE + textwrap.dedent(program)],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -32,22 +33,23 @@ def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None
 
 
 def test_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path) -> None:
-    printed = run(
-        simulator,
-        tmp_path,
-        """
-        import asyncio
-        from replicate_mcp import generate_images
+    with real_starts():
+        printed = run(
+            simulator,
+            tmp_path,
+            """
+            import asyncio
+            from replicate_mcp import generate_images
 
-        async def main():
-            tasks = [{"prompt": f"car {n}", "output_filename": "car.png"} for n in range(60)]
-            result = await generate_images(tasks)
-            print(result.successful_count, len(result.successful_results))
-            print(result.successful_results[1].generated_files[0].filename)
+            async def main():
+                tasks = [{"prompt": f"car {n}", "output_filename": "car.png"} for n in range(60)]
+                result = await generate_images(tasks)
+                print(result.successful_count, len(result.successful_results))
+                print(result.successful_results[1].generated_files[0].filename)
 
-        asyncio.run(main())
-        """,
-    )
+            asyncio.run(main())
+            """,
+        )
     assert printed.split() == ["60", "60", "car_2.png"]
 
 
@@ -462,7 +464,7 @@ asyncio.run(generate_images(["a", "b", "c"]))
 """
     around = {**os.environ, **environment(simulator, tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=around, stderr=subprocess.PIPE
+        [sys.executable, "-c", FORKABLE + program], env=around, stderr=subprocess.PIPE
     ) as process:
         simulator.wait_for(account="acme", in_flight=3)
         process.send_signal(signal.SIGINT)

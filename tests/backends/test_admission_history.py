@@ -875,7 +875,7 @@ def attempt(batch: str, task: int) -> Attempt:
 WORLDS = {"memory": in_memory, "sqlite": in_a_file}
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("examples", [4, pytest.param(60, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("backend", [*WORLDS, *KINDS])
 def test_admission_invariants_hold_for_arbitrary_histories(
     backend: str, examples: int, servers: Callable[[str], RunningServer]

@@ -588,7 +588,7 @@ async def history(bent: Bent, seed: int, server: RunningServer) -> AsyncIterator
 STEPS = 120
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("bent", BENTS, ids=lambda bent: bent.name.replace(" ", "_"))
 async def test_both_backends_return_equal_results(
     bent: Bent, seed: int, servers: Callable[[str], RunningServer]
