@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches.direct import ACCOUNT, OWN, Process, Replicate, running_process, task, wrapped
+from batches.direct import (
+    ACCOUNT,
+    OWN,
+    Process,
+    Replicate,
+    finished,
+    running_process,
+    task,
+    wrapped,
+)
 from batches.virtual_time import EPOCH, in_virtual_time
+from replicate_mcp.batches.dependencies import Dependencies
 from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
 from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import TaskProblem
@@ -224,6 +234,53 @@ async def test_image_of_an_earlier_batch_is_used_and_one_that_expired_meanwhile_
     assert not row.retryable
     assert images_in(replicate) == [[lasting.url], [lasting.url]]
     assert (own.in_use, own.waiting) == (0, 0)
+
+
+def made(index: int, count: int = 1) -> TaskSuccess:
+    """Return the result of a task that made `count` images, whose URLs end at `EPOCH`."""
+    ends = datetime.fromtimestamp(EPOCH, UTC)
+    files = tuple(
+        GeneratedFile(url=f"https://replicate.delivery/{index}/{n}", filename="f", expires_at=ends)
+        for n in range(count)
+    )
+    return TaskSuccess(
+        task_index=index,
+        output_filename="f",
+        model="o/m",
+        prediction_id="p",
+        count=count,
+        generated_files=files,
+    )
+
+
+def test_task_that_became_ready_or_failed_waits_no_more() -> None:
+    dependencies = Dependencies([task(0), edit(1, 0), task(2), edit(3, 2), edit(4, 0)])
+    assert dependencies.settle(made(0)) == ([1, 4], [])
+    (failed,) = dependencies.settle(finished(2))[1]
+    assert failed.task_index == 3
+    assert dependencies.drop() == []
+
+
+def test_dropped_tasks_wait_no_more() -> None:
+    dependencies = Dependencies([task(0), edit(1, 0), edit(2, 1)])
+    assert dependencies.drop() == [1, 2]
+    assert dependencies.drop() == []
+    assert dependencies.settle(made(0)) == ([], [])
+
+
+def test_image_that_is_missing_is_one_of_this_source_in_this_batch() -> None:
+    beyond = Reference(0, "b_1", 3)
+    tasks = [task(0), task(1), edit(2, Reference(0), Reference(1, None, 1), beyond)]
+    dependencies = Dependencies(tasks, {beyond: made(0).generated_files[0]})
+    assert dependencies.settle(made(0)) == ([], [])
+    assert dependencies.settle(made(1, 2)) == ([2], [])
+
+
+def test_url_is_expired_from_its_end_on() -> None:
+    dependencies = Dependencies([task(0), edit(1, 0)])
+    dependencies.settle(made(0))
+    assert dependencies.expired(1, EPOCH - 0.001) is None
+    assert dependencies.expired(1, EPOCH) == Reference(0)
 
 
 @st.composite

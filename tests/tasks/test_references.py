@@ -11,6 +11,7 @@ from replicate_mcp.tasks.references import (
     read_references,
     reference_problems,
     references_of,
+    with_placeholders,
     with_references,
     with_urls,
 )
@@ -36,6 +37,8 @@ FIELDS = InputSchema(
         ({"task": 2, "output": 1}, Reference(2, None, 1)),
         ({"batch": "b_1", "task": 2}, Reference(2, "b_1")),
         ({"batch": None, "task": 2}, Reference(2)),
+        ({"batch": "b", "task": 2}, Reference(2, "b")),
+        ({"batch": "b" * 60, "task": 2}, Reference(2, "b" * 60)),
         ("https://example.com/cat.png", None),
         ({"url": "https://example.com/cat.png"}, None),
         ({}, None),
@@ -123,6 +126,30 @@ def test_fault_is_reported_by_the_input_and_without_a_schema_it_is_the_models_ow
     assert unknown.names == ("mask",)
 
 
+def test_prompt_of_a_model_with_an_unknown_schema_is_never_a_reference() -> None:
+    assert not read_references({"prompt": '{"task": 0}'}, None).names
+
+
+def test_long_text_is_not_searched_for_references() -> None:
+    text = '{"task": 0'
+    longest = text.ljust(9_999) + "}"
+    assert read_references({"image": longest}, FIELDS).names == ("image",)
+    assert not read_references({"image": text.ljust(10_000) + "}"}, FIELDS).names
+
+
+def test_reference_names_its_image_in_a_sentence() -> None:
+    assert str(Reference(1)) == "task 1"
+    assert str(Reference(1, "b_1", 2)) == "image 2 of task 1 of batch b_1"
+
+
+def test_placeholders_are_urls_that_a_schema_accepts() -> None:
+    inputs = {"prompt": "x", "images": [{"task": 3}]}
+    assert with_placeholders(inputs, ["images"]) == {
+        "prompt": "x",
+        "images": ["https://reference.invalid/3"],
+    }
+
+
 def test_references_are_replaced_in_the_named_inputs_alone() -> None:
     inputs = {"image": {"task": 0}, "images": ["u", {"task": 1}], "style": {"task": 2}}
     names = ("image", "images")
@@ -155,6 +182,15 @@ def test_unknown_task_is_a_problem_of_the_input() -> None:
         (0, "image", "image refers to task 2, but this batch has tasks 0 to 1")
     ]
     assert problems({"image": Reference(1)})[0][2].endswith("its only task is 0")
+
+
+def test_every_unknown_task_of_one_input_is_a_problem() -> None:
+    several = [Reference(3, "b_1"), Reference(8), Reference(9)]
+    found = list(reference_problems([{"images": several}], [1]))
+    assert [sentence for _, _, sentence in found] == [
+        "images refers to task 8, but its only task is 0",
+        "images refers to task 9, but its only task is 0",
+    ]
 
 
 def test_image_beyond_a_certain_number_is_a_problem() -> None:
@@ -191,6 +227,12 @@ def test_each_circle_is_named_once_at_its_first_task() -> None:
             "image",
         ),
     ]
+
+
+def test_circle_of_ten_is_named_whole() -> None:
+    tasks = [{"image": Reference((number + 1) % 10)} for number in range(10)]
+    (problem,) = problems(*tasks)
+    assert "each of the tasks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 needs" in problem[2]
 
 
 def test_long_circle_names_ten_tasks() -> None:

@@ -1,6 +1,7 @@
 """Dependencies between a batch's tasks: one that refers to others' images waits for them."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from replicate_mcp.batches.outcome import failure
@@ -18,10 +19,12 @@ class Dependencies:
     """
 
     def __init__(
-        self, tasks: Sequence[PlannedTask], images: Mapping[Reference, GeneratedFile] | None = None
+        self,
+        tasks: Sequence[PlannedTask],
+        images: Mapping[Reference, GeneratedFile] = MappingProxyType({}),
     ) -> None:
         self._tasks = tasks
-        self._images = dict(images or {})
+        self._images = dict(images)
         self._waiting = {task.index: set(task.sources) for task in tasks if task.sources}
         self._dependents: dict[int, list[int]] = {}
         for index, sources in self._waiting.items():

@@ -121,7 +121,7 @@ def read_references(
             continue
         if any(isinstance(each, Reference) for each in _as_list(read)):
             found[name] = _replaced(read, Reference.as_json)
-    return InputsRead({**inputs, **found} if found else inputs, tuple(found), faults)
+    return InputsRead({**inputs, **found}, tuple(found), faults)
 
 
 def _takes_files(field: InputField | None) -> bool:
@@ -161,7 +161,7 @@ def _with(
     inputs: Mapping[str, Any], names: Iterable[str], replacement: Callable[[Reference], Any]
 ) -> Mapping[str, Any]:
     changed = {name: _replaced(_read(inputs[name]), replacement) for name in names}
-    return {**inputs, **changed} if changed else inputs
+    return {**inputs, **changed}
 
 
 def _parsed(value: Any) -> Any:
