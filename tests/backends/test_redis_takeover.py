@@ -320,6 +320,18 @@ async def test_process_that_ran_the_batch_last_takes_it_back_when_it_returns(sit
     assert await late.interrupted_batches() == ["b"]
 
 
+async def test_starts_of_a_batch_are_queued_although_its_former_process_registered_first(
+    site: Site,
+) -> None:
+    late, one = await cut_off(site)
+    site.forget()
+    kept = late._mirror.batches.pop("b")
+    await late.admit()  # It has sent its entries, but not yet its batches.
+    late._mirror.batches["b"] = kept
+    await one.admit()
+    await check_that_one_runs_it(site, late, one)
+
+
 async def test_evicted_batch_is_restored_by_the_process_that_runs_it(site: Site) -> None:
     late, one = await cut_off(site)
     before = await one.get_batch("b")
