@@ -305,6 +305,45 @@ async def test_process_that_ran_the_batch_last_runs_it_after_a_return_to_older_m
     await check_that_one_runs_it(site, late, one)
 
 
+async def test_process_that_ran_the_batch_last_takes_it_back_when_it_returns(site: Site) -> None:
+    late, one = await cut_off(site)
+    site.forget()
+    await late.admit()
+    await site.admit_again(late)
+    offers = [offer.permit for offer in (await late.admit()).offers]
+    assert len(offers) == 1
+    await one.admit()
+    attempts = {permit: attempt("b", 2) for permit in offers}
+    assert (await late.record_attempts(attempts)).cancel_after == {}
+    assert {offer.entry for offer in (await one.admit()).offers} == {"b"}
+    assert await late.canceled_batches() == []
+    assert await late.interrupted_batches() == ["b"]
+
+
+async def test_starts_of_a_batch_are_queued_although_its_former_process_registered_first(
+    site: Site,
+) -> None:
+    late, one = await cut_off(site)
+    site.forget()
+    kept = late._mirror.batches.pop("b")
+    await late.admit()  # It has sent its entries, but not yet its batches.
+    late._mirror.batches["b"] = kept
+    await one.admit()
+    await check_that_one_runs_it(site, late, one)
+
+
+async def test_evicted_batch_is_restored_by_the_process_that_runs_it(site: Site) -> None:
+    late, one = await cut_off(site)
+    before = await one.get_batch("b")
+    site.forget("batch:b")
+    await late.admit()
+    assert await late.interrupted_batches() == ["b"]
+    assert await one.get_batch("b") is None
+    await resync(one)
+    assert await one.get_batch("b") == before
+    assert site.get("running", "b") == one._session.holder
+
+
 async def test_process_that_lost_a_batch_does_not_restore_it(site: Site) -> None:
     late, one = await cut_off(site)
     await late.admit()

@@ -295,6 +295,17 @@ async def test_name_lives_while_a_batch_that_waits_for_a_process_needs_it(world:
         await staying.resize("team", 3)
 
 
+async def test_batch_whose_semaphore_was_removed_is_not_resumable(world: World) -> None:
+    staying, leaving = await world.holder(), await opened(world)
+    await leaving.register("team", 2)
+    await begin(leaving, "b", 1, also=("team",), resumable=True)
+    await leaving.dequeue("b", 1)
+    await leaving.remove("team")
+    await leaving.close()
+    assert await staying.resumable_batches("acme") == []
+    assert await codes(staying) == {0: "interrupted"}
+
+
 async def test_limit_set_by_hand_lives_while_a_batch_that_waits_for_a_process_needs_it(
     world: World,
 ) -> None:

@@ -426,12 +426,12 @@ function commands.cancel_batch()
   return {}
 end
 
--- Return those of this process's batches that are marked as canceled, and those that it has lost.
+-- Return those of this process's batches that are marked as canceled, and those that others run.
 function commands.list_canceled()
   local canceled, lost, holders_of = {}, {}, values_of(key.running, args.batches)
   for _, batch in ipairs(args.batches) do
-    local marks = redis.call('HMGET', batch_key(batch), 'canceled', 'ended_at', 'taken_over')
-    if marks[3] or (holders_of[batch] and holders_of[batch] ~= me) then
+    local marks = redis.call('HMGET', batch_key(batch), 'canceled', 'ended_at')
+    if holders_of[batch] and holders_of[batch] ~= me then
       lost[#lost + 1] = batch
     elseif marks[1] and not marks[2] then
       canceled[#canceled + 1] = batch

@@ -99,9 +99,10 @@ function resync.apply()
   local same = args.generation == generation_id
   local batches, lost, taken_over, listed = args.batches, {}, {}, {}
   for batch, resumed in pairs(batches) do
-    if not journal.exists(batch) then
+    local exists = journal.exists(batch)
+    if not exists and journal.is_run_here(batch) then
       lost[#lost + 1] = batch
-    elseif journal.is_taken_over(batch, resumed) then
+    elseif not exists or journal.is_taken_over(batch, resumed) then
       taken_over[batch] = true
       listed[#listed + 1] = batch
     end
