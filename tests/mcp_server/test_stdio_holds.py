@@ -70,7 +70,15 @@ def largest(kind: str) -> bytes:
     return largest_values(4 * MIB, MAX_LINE_MARKS - 5_000)[kind.removeprefix("many ")]
 
 
-@pytest.mark.parametrize(("place", "kind"), pairs(PLACES, KINDS))
+LONGEST_CASES = [
+    pytest.param(place, kind, marks=pytest.mark.soak) for place in PLACES for kind in LONG_KINDS[1:]
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    pairs(PLACES, [kind for kind in KINDS if kind not in LONG_KINDS[1:]]) + LONGEST_CASES,
+)
 def test_no_stdin_call_blocks_the_event_loop(measured: Measured, place: str, kind: str) -> None:
     answer = measured.answer_to(called("generate_images", PLACES[place] % largest(kind)))
     assert "error" in answer or answer["result"].get("isError") or kind == "many numbers"

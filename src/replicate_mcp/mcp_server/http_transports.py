@@ -33,7 +33,7 @@ def keep_streams_after_a_signal() -> None:
 
     Otherwise they end within half a second, even those whose response is still to come.
     """
-    AppStatus.disable_automatic_graceful_drain()
+    AppStatus.enable_automatic_graceful_drain = False
 
 
 def end_streams() -> None:
