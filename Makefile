@@ -12,14 +12,24 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)  ## Watch the whole product work, without an account.
 	@$(BIN)/replicate-mcp demo
 
-test: $(READY)  ## The whole test suite, in parallel.
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak" -q
+# Every test worker loads all tests: their modules are compiled before, once.
+COMPILED := tests/__pycache__/.compiled
+HALF := tests/backends tests/batches tests/cli tests/semaphores tests/tasks
+
+$(COMPILED): $(READY)
+	@$(BIN)/python -m pytest --collect-only -qq $(HALF) >/dev/null 2>&1 & \
+	  $(BIN)/python -m pytest --collect-only -qq $(HALF:%=--ignore=%) >/dev/null 2>&1; wait
+	@mkdir -p $(@D)
+	@touch $@
+
+test: $(COMPILED)  ## The whole test suite, in parallel.
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or alternative)" -q
 
 # Those of the core, which start no server.
 FAST := tests/tasks tests/semaphores tests/batches tests/replicate_api tests/backends tests/test_*.py
 
 test-fast: $(READY)  ## The core's tests, without servers, browsers and processes.
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or server)" -q $(FAST)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not (soak or alternative or server)" -q $(FAST)
 
 check: lint workflows types audit
 
@@ -45,7 +55,7 @@ sbom: $(READY)  ## dist/sbom.cdx.json: the Python packages that the Docker image
 	@$(BIN)/python tools/sbom.py
 
 soak: $(READY)  ## Long runs: faults at random moments, many processes.
-	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or property) and not (timed or alone)" -q
+	@$(BIN)/python -m pytest --thorough -n auto --dist worksteal -m "(soak or alternative or property) and not (timed or alone)" -q
 	@$(BIN)/python -m pytest --thorough -n 4 --dist worksteal -m "soak and timed" -q
 	@$(BIN)/python -m pytest --thorough -m "soak and alone" -q
 

@@ -3,11 +3,20 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 BROWSER_COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -29,6 +38,7 @@ ARGUMENTS = (
 )
 
 TIMEOUT_MS = 15_000
+HEIGHT = 900
 
 
 @contextmanager
@@ -46,6 +56,80 @@ def running_browser() -> Iterator[Browser]:
         launched.close()
 
 
+class Pages:
+    """Pages of a browser, each in its own context; the next test takes a page that is left.
+
+    A new context and its renderers take more than a second of CPU time.
+
+    Args:
+        browser: the browser, which closes the pages.
+        script: a script that every document of the pages runs first.
+    """
+
+    def __init__(self, browser: Browser, script: str = "") -> None:
+        self._browser = browser
+        self._script = script
+        self._left: list[Page] = []
+
+    def take(self, width: int) -> Page:
+        """Return an empty page of this width."""
+        if self._left:
+            page = self._left.pop()
+            page.set_viewport_size({"width": width, "height": HEIGHT})
+            return page
+        context = self._browser.new_context(viewport={"width": width, "height": HEIGHT})
+        context.set_default_timeout(TIMEOUT_MS)
+        context.add_init_script(self._script)
+        return context.new_page()
+
+    def leave(self, page: Page) -> None:
+        """Empty a page for the next test, whose server has another origin, and so other storage."""
+        for event, listener in _listeners.pop(page, ()):
+            page.remove_listener(event, listener)
+        for other in page.context.pages:
+            other.unroute_all(behavior="ignoreErrors")  # A routed request may be in flight.
+            if other is not page:
+                other.close()
+        page.context.unroute_all(behavior="ignoreErrors")
+        page.context.clear_permissions()
+        page.mouse.move(0, 0)
+        page.goto("about:blank")
+        self._left.append(page)
+
+
+_listeners: dict[Page, list[tuple[Any, Any]]] = {}
+"""Listeners of each page, to be removed when its test leaves it."""
+
+
+def _listen(page: Page, event: Any, listener: Any) -> None:
+    page.on(event, listener)
+    _listeners.setdefault(page, []).append((event, listener))
+
+
+def watch(
+    page: Page,
+    requested: list[str],
+    console_errors: list[str],
+    is_error: Callable[[str], bool],
+) -> None:
+    """Append the URLs that a page requests, its exceptions, and what it logs as an error.
+
+    Args:
+        page: the page.
+        requested: receives the URLs.
+        console_errors: receives the errors.
+        is_error: whether a logged error or warning counts.
+    """
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and is_error(message.text):
+            console_errors.append(message.text)
+
+    _listen(page, "request", lambda request: requested.append(request.url))
+    _listen(page, "pageerror", lambda error: console_errors.append(str(error)))
+    _listen(page, "console", on_console)
+
+
 def dialogs_of(page: Page) -> list[str]:
     """Return a list that collects the messages of the dialogs opened by scripts in the page."""
     opened: list[str] = []
@@ -54,7 +138,7 @@ def dialogs_of(page: Page) -> list[str]:
         opened.append(dialog.message)
         dialog.dismiss()
 
-    page.on("dialog", record)
+    _listen(page, "dialog", record)
     return opened
 
 

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -47,19 +48,45 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_thorough:
         fork_server.install()
 
+    gc.disable()  # Of what collection makes, nearly everything stays.
+
 
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # Thousands of tests, and their modules, stay to the end.
+    gc.enable()
+
+
+ALTERNATIVES = ("redis", "valkey")
+"""Values of a parameter: servers that hardly differ.
+
+`make test` tries one of them for each test function, not always the same, and `make soak` the
+other.
+"""
+
+
+def is_left_out(item: pytest.Item, collected: Collection[str]) -> bool:
+    """Return whether `make test` tries the same test with the alternative only."""
+    function, _, parameters = item.nodeid.partition("[")
+    tried = ALTERNATIVES[zlib.crc32(function.encode()) % len(ALTERNATIVES)]
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return any(
+        f"{function}[{parameters.replace(value, tried)}" in collected
+        for value in values
+        if value in ALTERNATIVES and value != tried
+    )
 
 
 SERVER_FIXTURES = {"playback", "server", "servers", "shared_server", "simulator"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    collected = {item.nodeid for item in items}
     for item in items:
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+        if is_left_out(item, collected):
+            item.add_marker("alternative")
     # One worker begins with them, and the others take over the rest of its share.
     items.sort(key=lambda item: item.get_closest_marker("long_wait") is None)
 

@@ -20,10 +20,11 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 MODULES = ("replicate_mcp", "replicate_mcp.simulator")
 FORKABLE = "# Forked in tests.\n"
@@ -51,11 +52,13 @@ class Request(NamedTuple):
 
     Attributes:
         option: `-m` or `-c`, as of the interpreter.
+        warnings: the action of `-W`, or an empty string.
         program: the module or the script.
         process_group: as of `subprocess.Popen`; -1 for the fork server's.
     """
 
     option: str
+    warnings: str
     program: str
     arguments: list[str]
     folder: str
@@ -149,6 +152,10 @@ def _fork(*values: Any) -> int | None:
     words = [os.fsdecode(word) for word in arguments]
     if words[1:2] == ["-P"]:
         del words[1]
+    warnings = ""
+    if words[1:2] == ["-W"]:
+        warnings = words[2]
+        del words[1:3]
     changes = (gid, groups, uid, preexec)
     plain = close_fds and tuple(kept) == (error_pipe,) and changes == (None,) * 4
     if len(words) < 3 or words[0] != sys.executable or not plain:
@@ -168,6 +175,7 @@ def _fork(*values: Any) -> int | None:
         _servers[key] = ForkServer(own | interpreter)
     request = Request(
         option,
+        warnings,
         program,
         words[3:],
         str(Path.cwd() / os.fsdecode(folder or "")),
@@ -245,6 +253,8 @@ def _become(request: Request, streams: list[int]) -> None:
         new = io.TextIOWrapper(file, old.encoding, old.errors, None, by_line, unbuffered)
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
+    if request.warnings:
+        warnings.simplefilter(cast(Any, request.warnings))
     sys.argv = [request.option, *request.arguments]
 
 

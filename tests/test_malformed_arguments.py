@@ -174,7 +174,7 @@ OWN = {
 CASES = [pytest.param(wrong, id="wrong" if wrong else "odd") for wrong in (False, True)]
 """Requests that can be meant in one way only, which are begun, and any."""
 
-examples = pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.soak)])
+examples = pytest.mark.parametrize("count", [20, pytest.param(1_000, marks=pytest.mark.soak)])
 
 
 @examples

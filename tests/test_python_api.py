@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from conftest import environment
+from fork_server import FORKABLE, real_starts
 from replicate_mcp.simulator import Simulator
 
 
@@ -20,7 +21,7 @@ def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None
     if backend:
         variables["REPLICATE_MCP_BACKEND"] = backend
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "error", "-c", FORKABLE + textwrap.dedent(program)],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -32,22 +33,23 @@ def run(simulator: Simulator, folder: Path, program: str, *, backend: str | None
 
 
 def test_program_makes_a_batch_in_one_call(simulator: Simulator, tmp_path: Path) -> None:
-    printed = run(
-        simulator,
-        tmp_path,
-        """
-        import asyncio
-        from replicate_mcp import generate_images
+    with real_starts():
+        printed = run(
+            simulator,
+            tmp_path,
+            """
+            import asyncio
+            from replicate_mcp import generate_images
 
-        async def main():
-            tasks = [{"prompt": f"car {n}", "output_filename": "car.png"} for n in range(60)]
-            result = await generate_images(tasks)
-            print(result.successful_count, len(result.successful_results))
-            print(result.successful_results[1].generated_files[0].filename)
+            async def main():
+                tasks = [{"prompt": f"car {n}", "output_filename": "car.png"} for n in range(60)]
+                result = await generate_images(tasks)
+                print(result.successful_count, len(result.successful_results))
+                print(result.successful_results[1].generated_files[0].filename)
 
-        asyncio.run(main())
-        """,
-    )
+            asyncio.run(main())
+            """,
+        )
     assert printed.split() == ["60", "60", "car_2.png"]
 
 
@@ -462,7 +464,7 @@ asyncio.run(generate_images(["a", "b", "c"]))
 """
     around = {**os.environ, **environment(simulator, tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=around, stderr=subprocess.PIPE
+        [sys.executable, "-c", FORKABLE + program], env=around, stderr=subprocess.PIPE
     ) as process:
         simulator.wait_for(account="acme", in_flight=3)
         process.send_signal(signal.SIGINT)
@@ -493,3 +495,85 @@ def test_program_retries_failed_and_chosen_tasks(simulator: Simulator, tmp_path:
         """,
     )
     assert printed.split() == ["True", "0", "True", "UnknownBatch"]
+
+
+def test_program_without_an_event_loop_gets_progress_and_the_result(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.configure(predict_seconds="0.3,0.6,0.9")
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import threading
+        from replicate_mcp import BatchResult, Progress, TaskFailure, generate_images_sync
+
+        reports = []
+
+        def show(progress):
+            assert isinstance(progress, Progress)
+            reports.append((progress.finished, threading.current_thread().name))
+
+        result = generate_images_sync(["a", "[fail] b", "c"], on_progress=show)
+        assert isinstance(result, BatchResult)
+        print(result.successful_count, type(result.failed_results[0]) is TaskFailure)
+        print(reports[-1], [count for count, _ in reports] == sorted(c for c, _ in reports))
+        """,
+    )
+    assert printed.splitlines() == ["2 True", "(3, 'MainThread') True"]
+
+
+def test_sync_call_in_an_event_loop_is_refused(simulator: Simulator, tmp_path: Path) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio
+        from replicate_mcp import generate_images_sync
+
+        async def main():
+            try:
+                generate_images_sync(["a"])
+            except RuntimeError as error:
+                print(error)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed == (
+        "generate_images_sync would block the running event loop: await generate_images."
+    )
+    assert not simulator.predictions()
+
+
+def test_failing_progress_function_does_not_stop_the_batch(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    printed = run(
+        simulator,
+        tmp_path,
+        """
+        import asyncio, logging
+        from replicate_mcp import generate_images
+
+        logging.disable()
+
+        def show(progress):
+            raise ValueError("no")
+
+        async def main():
+            result = await generate_images(["a", "b"], on_progress=show)
+            print(result.successful_count)
+
+        asyncio.run(main())
+        """,
+    )
+    assert printed == "2"
+
+
+def test_public_names_are_importable_and_listed() -> None:
+    import replicate_mcp
+
+    for name in replicate_mcp.__all__:
+        assert getattr(replicate_mcp, name).__name__ == name
+    assert replicate_mcp.__all__ == sorted(replicate_mcp.__all__)

@@ -14,6 +14,7 @@ import pytest
 
 from backends.servers import KINDS, RunningServer
 from conftest import AppFactory, environment, settings_for
+from fork_server import FORKABLE
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.simulator import Simulator
 
@@ -38,7 +39,11 @@ def test_token_is_absent_from_output_logs_and_state_file(
     simulator.fault_next("reset_after")
     around = {**os.environ, **environment(simulator, tmp_path, token=SECRET)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", FORKABLE + PROGRAM],
+        env=around,
+        capture_output=True,
+        check=True,
+        timeout=60,
     )
     written = [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()]
     assert b"b_" in done.stdout
@@ -52,11 +57,15 @@ def test_token_is_absent_from_the_state_file_of_a_running_process(
 ) -> None:
     around = {**os.environ, **environment(simulator, tmp_path, token=SECRET)}
     path = tmp_path / "state.db"
-    subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", FORKABLE + PROGRAM], env=around, capture_output=True, check=True
+    )
     # Our open connection keeps the write-ahead log from being removed at the end.
     with closing(sqlite3.connect(path)) as reading:
         assert reading.execute("SELECT count(*) FROM batch").fetchone() == (1,)
-        subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", FORKABLE + PROGRAM], env=around, capture_output=True, check=True
+        )
         written = {each.name: each.read_bytes() for each in tmp_path.glob("state.db*")}
     assert written["state.db-wal"]
     for content in written.values():
@@ -76,7 +85,9 @@ def test_token_is_absent_from_redis_keys_and_values(
         **environment(simulator, tmp_path, token=SECRET),
         "REPLICATE_MCP_BACKEND": server.url(prefix, lease=0.5),
     }
-    subprocess.run([sys.executable, "-c", PROGRAM], env=around, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", FORKABLE + PROGRAM], env=around, capture_output=True, check=True
+    )
     with server.client as client:
         keys = client.keys(f"{{{prefix}}}:*")
         assert any("batch:" in key for key in keys)

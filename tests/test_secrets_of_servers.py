@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from backends.servers import running_server as running_redis
-from conftest import environment
+from conftest import environment, simulator_without_a_rate
 from fork_server import real_starts
 from http_api.conftest import ADMIN_KEY, Server, running_server
 from replicate_mcp.auth import fingerprint
@@ -21,7 +21,14 @@ SECRETS = (SERVERS, CALLERS, ADMIN_KEY)
 PROMPT = "a red car"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    """Return a simulator for all tests."""
+    with simulator_without_a_rate() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def store() -> Iterator[Redis]:
     """Return a binary client of the Redis that the server uses."""
     with (
@@ -31,9 +38,12 @@ def store() -> Iterator[Redis]:
         yield client
 
 
-@pytest.fixture
-def server(simulator: Simulator, tmp_path: Path, store: Redis) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(
+    simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, store: Redis
+) -> Iterator[Server]:
     """Run a server at work for its own account and for a caller with a token."""
+    tmp_path = tmp_path_factory.mktemp("state")
     port = store.connection_pool.connection_kwargs["port"]
     variables = environment(simulator, tmp_path, token=SERVERS) | {
         "REPLICATE_MCP_BACKEND": f"redis://127.0.0.1:{port}/0?prefix=secrets&lease=0.5",
@@ -80,7 +90,7 @@ def test_responses_and_logs_contain_no_token(server: Server) -> None:
     answers.append(server.post("/generate", {"prompt": PROMPT}, x_replicate_api_key=f"{CALLERS} x"))
     assert batches
     assert answers[-1].status_code == 401
-    server.terminate()
+    server.terminate()  # This test is the last: the log is complete then.
     shown = "\n".join(each.text + str(each.headers) for each in answers) + "".join(server.log)
     assert PROMPT in shown
     for secret in SECRETS:

@@ -24,6 +24,7 @@ ErrorCode = Literal[
     "daily_limit",
     "replicate_unavailable",
     "backend_unavailable",
+    "dependency_failed",
 ]
 
 RefusalCode = Literal[ErrorCode, "too_many_requests"]

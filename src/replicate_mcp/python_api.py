@@ -6,6 +6,7 @@ any thread and any event loop, and the process counts as one holder.
 
 import asyncio
 import atexit
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -27,6 +28,8 @@ from replicate_mcp.semaphores.names import unknown_semaphore
 from replicate_mcp.settings_loader import load_settings
 
 if TYPE_CHECKING:
+    from replicate_mcp.batches.progress import OnProgress as Report
+    from replicate_mcp.batches.progress import Progress
     from replicate_mcp.semaphores.status import SemaphoreStatus
     from replicate_mcp.tasks.result import BatchResult
 
@@ -34,6 +37,9 @@ T = TypeVar("T")
 
 Work = Callable[[App], Coroutine[Any, Any, T]]
 """Coroutine function to run in the app's thread."""
+
+OnProgress = Callable[["Progress"], object]
+"""Function that receives the progress of a batch; what it returns is ignored."""
 
 STOP_SECONDS = 20.0
 """Maximum seconds to wait for a batch to be cancelled, and at exit for the app to close."""
@@ -102,6 +108,7 @@ async def generate_images(
     concurrency_limit: int | None = None,
     replicate_api_token: str | None = None,
     skip_invalid: bool = False,
+    on_progress: "OnProgress | None" = None,
 ) -> "BatchResult":
     """Generate images and wait until the whole batch has ended.
 
@@ -118,6 +125,8 @@ async def generate_images(
         concurrency_limit: the maximum number of this batch's predictions in flight.
         replicate_api_token: the token of the account to use; None for `REPLICATE_API_TOKEN`.
         skip_invalid: run the valid tasks; invalid ones fail with `invalid_input`.
+        on_progress: a function that is called with a `Progress` in the caller's event loop, after
+            each task (at most ten times a second) and at least every five seconds.
 
     Raises:
         ReplicateMcpError: the request is refused as a whole, and nothing was created. Its
@@ -137,9 +146,49 @@ async def generate_images(
             attached=attachments.images,
             skip_invalid=skip_invalid,
         )
-        return await _run_batch(app, app.caller(replicate_api_token), request)
+        return await _run_batch(app, app.caller(replicate_api_token), request, report)
 
+    report = _reporter(on_progress)
     return await asyncio.wrap_future(_start(run))
+
+
+def generate_images_sync(
+    tasks: "Sequence[Mapping[str, Any] | str]",
+    *,
+    model: str | None = None,
+    semaphore: str | None = None,
+    concurrency_limit: int | None = None,
+    replicate_api_token: str | None = None,
+    skip_invalid: bool = False,
+    on_progress: "OnProgress | None" = None,
+) -> "BatchResult":
+    """Generate images like `generate_images`, and block this thread until the batch has ended.
+
+    Ctrl-C cancels the batch on Replicate. `on_progress` is called in this thread.
+
+    Raises:
+        ReplicateMcpError: as for `generate_images`.
+        RuntimeError: this thread runs an event loop, which would block: await `generate_images`.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "generate_images_sync would block the running event loop: await generate_images."
+        )
+    return asyncio.run(
+        generate_images(
+            tasks,
+            model=model,
+            semaphore=semaphore,
+            concurrency_limit=concurrency_limit,
+            replicate_api_token=replicate_api_token,
+            skip_invalid=skip_invalid,
+            on_progress=on_progress,
+        )
+    )
 
 
 async def retry_batch(
@@ -148,6 +197,7 @@ async def retry_batch(
     task_indexes: "Sequence[int] | None" = None,
     new_seed: bool = False,
     replicate_api_token: str | None = None,
+    on_progress: "OnProgress | None" = None,
 ) -> "BatchResult":
     """Make tasks of a batch again, in a new batch, and wait until that has ended.
 
@@ -162,6 +212,7 @@ async def retry_batch(
         new_seed: choose new seeds; otherwise each task has the seed that it had.
         replicate_api_token: the token with which the batch was started; None for
             `REPLICATE_API_TOKEN`.
+        on_progress: as for `generate_images`.
 
     Raises:
         UnknownBatch: no batch of the last 24 hours with this id was started with this token.
@@ -170,16 +221,32 @@ async def retry_batch(
 
     async def run(app: App) -> "BatchResult":
         request = BatchRequest(retry=Retry(batch_id, task_indexes, new_seed))
-        return await _run_batch(app, app.caller(replicate_api_token), request)
+        return await _run_batch(app, app.caller(replicate_api_token), request, report)
 
+    report = _reporter(on_progress)
     return await asyncio.wrap_future(_start(run))
 
 
-async def _run_batch(app: App, caller: Caller, request: BatchRequest) -> "BatchResult":
+def _reporter(on_progress: "OnProgress | None") -> "Report | None":
+    """Return a function for the app's thread that calls `on_progress` in the running event loop."""
+    if on_progress is None:
+        return None
+    loop = asyncio.get_running_loop()
+
+    async def report(progress: "Progress") -> None:
+        with contextlib.suppress(RuntimeError):  # The caller's event loop is closed.
+            loop.call_soon_threadsafe(on_progress, progress)
+
+    return report
+
+
+async def _run_batch(
+    app: App, caller: Caller, request: BatchRequest, report: "Report | None"
+) -> "BatchResult":
     """Start a batch and wait for its end; cancel it if the caller is cancelled."""
     batch_id = await app.batches.start(caller, request)
     try:
-        await app.batches.wait(caller, batch_id, seconds=None)
+        await app.batches.wait(caller, batch_id, seconds=None, on_progress=report)
     except anyio.get_cancelled_exc_class():
         with anyio.move_on_after(STOP_SECONDS, shield=True):
             await app.batches.cancel(caller, batch_id)

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
+from replicate_mcp.batches.dependencies import Dependencies
 from replicate_mcp.batches.running_batch import RunningBatch
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import BatchFilenames
 
 
@@ -25,6 +27,8 @@ def running_batch(total: int = 4, **fields: Any) -> RunningBatch:
         "opened": 0.0,
         "trace": Context(),
         "pending": deque(),
+        "dependencies": Dependencies([]),
+        "entry": QueueEntry("b", (), "acme", 0),
         **fields,
     }
     return RunningBatch(**given)

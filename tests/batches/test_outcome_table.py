@@ -154,6 +154,7 @@ def test_prediction_with_an_image_gets_a_complete_success_result(
                 "expired": None,
             },
         ),
+        "sources": None,
     }
 
 

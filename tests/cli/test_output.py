@@ -1,5 +1,6 @@
 """Commands whose standard streams are closed, full, or not read."""
 
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,9 @@ UNWRITTEN = [(CLOSED, "Bad file descriptor"), (FULL, "No space left on device")]
 def redirected(
     command: CommandLine, redirection: str, *words: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a shell and return its exit code, independent of pipes."""
+    """Run a command, in a shell where a stream is closed, and return its exit code."""
+    if redirection in (FULL, NOT_READ, ""):
+        return _run_without_a_shell(command, redirection, *words, **environment)
     return subprocess.run(
         [
             *("bash", "-c", f'"$@" {redirection}; exit "${{PIPESTATUS[0]}}"', "bash"),
@@ -31,6 +34,24 @@ def redirected(
         timeout=SECONDS,
         check=False,
     )
+
+
+def _run_without_a_shell(
+    command: CommandLine, redirection: str, *words: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path(FULL.removeprefix(">")).open("w") as full, os.fdopen(writing, "w") as not_read:
+        return subprocess.run(
+            [sys.executable, "-m", "replicate_mcp", *words],
+            env=command.environment | environment,
+            cwd=command.folder,
+            stdout={FULL: full, NOT_READ: not_read}.get(redirection, subprocess.PIPE),
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
 
 
 @pytest.mark.parametrize(("redirection", "reason"), UNWRITTEN)

@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import inspect
 import re
 from typing import Any, cast
 
 import pytest
+from pydantic import BaseModel
 
 from docs.blocks import ROOT
 from http_api.conftest import Serve, Server
@@ -18,6 +20,7 @@ from replicate_mcp.mcp_server.resources import TEMPLATES
 from replicate_mcp.mcp_server.tools import TOOLS
 from replicate_mcp.semaphores.status import SemaphoreStatus
 from replicate_mcp.settings import SETTING_NAMES, Settings
+from replicate_mcp.tasks.result import BatchResult, GeneratedFile, TaskFailure, TaskSuccess
 
 DOCUMENTED_BY_HELP = "simulate"
 """The command with too many options for a page; `--help` lists them."""
@@ -119,8 +122,14 @@ def test_every_public_name_of_the_package_is_documented() -> None:
         assert re.search(rf"^::: replicate_mcp\.\S*\b{name}$", text, re.MULTILINE), name
 
 
-def test_every_field_of_a_semaphores_status_is_documented() -> None:
-    assert set(rows(page("python-api.md"))) == set(SemaphoreStatus.model_fields)
+@pytest.mark.parametrize(
+    "kind", [SemaphoreStatus, BatchResult, TaskSuccess, TaskFailure, GeneratedFile]
+)
+def test_every_field_of_a_result_is_documented(kind: type[BaseModel]) -> None:
+    described = inspect.getdoc(kind) or ""
+    documented = re.findall(r"^    (\w+): ", described.partition("Attributes:\n")[2], re.MULTILINE)
+    assert set(documented) == set(kind.model_fields)
+    assert f".{kind.__name__}\n" in page("python-api.md")
 
 
 def test_every_route_is_documented(server: Server) -> None:

@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 
 from conftest import environment, simulator_without_a_rate
+from fork_server import FORKABLE
 from replicate_mcp.app.app import App
 from replicate_mcp.http_api.server import build
 from replicate_mcp.mcp_server.server import ReplicateMcpServer
@@ -185,6 +186,5 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def traced(tmp_path: Path) -> Traced:
     """Return the program for `serve(program=traced.program)`."""
-    spans, script = tmp_path / "spans", tmp_path / "traced.py"
-    script.write_text(TRACED)
-    return Traced([sys.executable, str(script), str(spans)], spans)
+    spans = tmp_path / "spans"
+    return Traced([sys.executable, "-c", FORKABLE + TRACED, str(spans)], spans)

@@ -59,9 +59,6 @@ PLACES = {
     ),
 }
 
-SAMPLE = ("loopback", "network, anonymous")
-"""Places that `make test` tries."""
-
 ADMIN = {"none": None, "right": ADMIN_KEY, "wrong": WRONG_KEY, "empty": ""}
 
 OWN = ("none", "own header", "bearer", "inside", "empty header", "empty inside", "wrong bearer")
@@ -75,6 +72,20 @@ SITUATIONS = (
     "a form",
     "no type",
 )
+
+
+COMBINATIONS = list(product(WAYS, ADMIN, OWN, SITUATIONS))
+
+SAMPLE = ("loopback", "network, anonymous")
+"""Places that `make test` tries, with a third of the combinations each."""
+
+CASES = [
+    pytest.param(PLACES[name], COMBINATIONS[start::3], id=f"{name}, a third")
+    for start, name in enumerate(SAMPLE)
+] + [
+    pytest.param(place, COMBINATIONS, marks=pytest.mark.soak, id=name)
+    for name, place in PLACES.items()
+]
 
 
 def account_billed(place: Place, way: str, admin: str, own: str, situation: str) -> str | None:
@@ -132,21 +143,19 @@ def images_by_account(simulator: Simulator) -> dict[str, int]:
     return {name: int(simulator.account(name)["created"]) for name in accounts}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        pytest.param(place, marks=[] if name in SAMPLE else pytest.mark.soak, id=name)
-        for name, place in PLACES.items()
-    ],
-)
+@pytest.mark.parametrize(("place", "combinations"), CASES)
 def test_each_request_bills_only_the_account_chosen_by_the_three_auth_tiers(
-    serve: Serve, traced: Traced, simulator: Simulator, place: Place
+    serve: Serve,
+    traced: Traced,
+    simulator: Simulator,
+    place: Place,
+    combinations: list[tuple[str, str, str, str]],
 ) -> None:
     with serve(*place.words, program=traced.program, **dict(place.variables)) as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         before = images_by_account(simulator)
         with httpx.Client(base_url=url, timeout=30) as client:
-            for way, admin, own, situation in product(WAYS, ADMIN, OWN, SITUATIONS):
+            for way, admin, own, situation in combinations:
                 inside = {"inside": OWN_TOKEN, "empty inside": ""}.get(own)
                 path, body, headers = WAYS[way](inside)
                 headers |= headers_of(place, url, admin, own, situation)

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
-from browser import TIMEOUT_MS, running_browser
+from browser import Pages, running_browser, watch
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from replicate_mcp.http_api.dashboard.routes import prefers_html, security_headers
 from replicate_mcp.simulator import Simulator
@@ -19,11 +19,17 @@ PHONE_WIDTH = 390
 RESPOND_ASYNC = {"prefer": "respond-async"}
 
 
+REPORT_VIOLATIONS = (
+    "document.addEventListener('securitypolicyviolation', (event) =>"
+    " console.error('CSP violation:', event.violatedDirective, event.blockedURI))"
+)
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run the system's browser."""
-    with running_browser() as launched:
-        yield launched
+def pages() -> Iterator[Pages]:
+    """Return pages of the system's browser."""
+    with running_browser() as browser:
+        yield Pages(browser, REPORT_VIOLATIONS)
 
 
 @dataclass
@@ -36,20 +42,8 @@ class Visit:
     errors_expected: bool = False
     """Whether the test causes error responses such as 401, which the browser logs as errors."""
 
-    def watch(self) -> None:
-        self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
-        self.page.on("console", lambda message: self._on_console(message.type, message.text))
-        self.page.add_init_script(
-            "document.addEventListener('securitypolicyviolation', (event) =>"
-            " console.error('CSP violation:', event.violatedDirective, event.blockedURI))"
-        )
-
-    def _on_console(self, kind: str, text: str) -> None:
-        if self.errors_expected and text.startswith("Failed to load resource"):
-            return
-        if kind in ("error", "warning"):
-            self.console_errors.append(text)
+    def is_error(self, text: str) -> bool:
+        return not (self.errors_expected and text.startswith("Failed to load resource"))
 
     def semaphore(self, name: str) -> Locator:
         return self.page.locator(f"[data-semaphore='{name}']")
@@ -72,26 +66,20 @@ OpenDashboard = Callable[..., Visit]
 
 
 @pytest.fixture
-def open_dashboard(browser: Browser, simulator: Simulator) -> Iterator[OpenDashboard]:
+def open_dashboard(pages: Pages, simulator: Simulator) -> Iterator[OpenDashboard]:
     """Open dashboards; afterwards, check for console errors and requests to other hosts."""
     visits: list[tuple[Visit, set[str]]] = []
-    contexts = []
 
     def open_at(url: str, *, width: int = 1280, errors_expected: bool = False) -> Visit:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        context.set_default_timeout(TIMEOUT_MS)
-        contexts.append(context)
-        visit = Visit(context.new_page(), errors_expected=errors_expected)
-        visit.watch()
+        visit = Visit(pages.take(width), errors_expected=errors_expected)
+        watch(visit.page, visit.requested, visit.console_errors, visit.is_error)
         visits.append((visit, {urlsplit(url).netloc, urlsplit(simulator.url).netloc}))
         visit.page.goto(url)
         return visit
 
     yield open_at
-    for context in contexts:
-        for page in context.pages:  # A routed request may be in flight.
-            page.unroute_all(behavior="ignoreErrors")
-        context.close()
+    for visit, _ in visits:
+        pages.leave(visit.page)
     for visit, hosts in visits:
         assert visit.console_errors == []
         web = [each for each in visit.requested if not each.startswith("blob:")]

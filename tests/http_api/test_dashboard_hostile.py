@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from browser import dialogs_of, exact_texts
 from hostile import FOREIGN_URLS, HOSTILE_TEXTS, LONG, SCRIPT_TAG, SCRIPT_URL, UNUSABLE_URLS
 from http_api.conftest import ADMIN_KEY, Server
-from http_api.test_dashboard import RESPOND_ASYNC, OpenDashboard, browser, open_dashboard  # noqa: F401 - its fixtures
+from http_api.test_dashboard import RESPOND_ASYNC, OpenDashboard, open_dashboard, pages  # noqa: F401 - its fixtures
 from replicate_mcp.simulator import Simulator
 
 NO_LINKS = (*UNUSABLE_URLS, *FOREIGN_URLS)

@@ -10,12 +10,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis import checks
-from schemathesis.core.result import Ok
-from schemathesis.generation import GenerationMode
 
 from http_api.conftest import ADMIN_KEY, Server
 from http_api.malformed_requests import CLIENT, ERAS, TORN, MalformedRequest, malformed_request
@@ -29,6 +25,12 @@ INTERNAL_ERROR = -32603
 
 @pytest.mark.parametrize("examples", [5, pytest.param(250, marks=pytest.mark.soak)])
 def test_fuzzed_requests_to_every_route_never_get_a_500(server: Server, examples: int) -> None:
+    # Their import takes a second, in each worker.
+    import schemathesis
+    from schemathesis import checks
+    from schemathesis.core.result import Ok
+    from schemathesis.generation import GenerationMode
+
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     tried: Counter[str] = Counter()
     for operation in schema.get_all_operations():

@@ -20,6 +20,7 @@ from fork_server import FORKABLE
 from http_api.conftest import ADMIN_KEY, Serve, Server
 from http_api.entry_points import mcp
 from http_api.raw_client import Wire, request, wire_to, wires_with_response
+from pairs import pairs
 from replicate_mcp.batches.memory_limit import BATCH_BYTES, TASK_BYTES
 from replicate_mcp.http_api.limits.config import DEFAULT_LIMITS, MARK_BYTES
 from replicate_mcp.simulator import Simulator
@@ -183,11 +184,17 @@ def _send_slowly(wire: Wire, pieces: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate-batch", "/mcp", "/messages/"])
-@pytest.mark.parametrize("value", ["[]", "{}", "0.5", '"ab"'])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    pairs(
+        ["/generate", "/generate-batch", "/mcp", "/messages/"],
+        ["[]", "{}", "0.5", '"ab"'],
+    ),
+)
 def test_body_with_too_many_values_is_rejected_before_parsing(
-    server: Server, path: str, value: str
+    shared_server: Server, path: str, value: str
 ) -> None:
+    server = shared_server
     body = '{"prompt":[' + ",".join([value] * 500_010) + "]}"
     refused = server.client.post(path, content=body, headers={"content-type": "application/json"})
     assert refused.status_code == 413

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, Page, Route
 
-from browser import TIMEOUT_MS
+from browser import HEIGHT, TIMEOUT_MS, watch
 from npm import installed
 
 FOLDER = Path(__file__).parent / "gallery_host"
@@ -72,30 +72,29 @@ class HostPage:
         )
         return fits
 
-    def _watch(self) -> None:
-        self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
-        self.page.on("console", lambda message: self._on_console(message.type, message.text))
-
-    def _on_console(self, kind: str, text: str) -> None:
+    @staticmethod
+    def is_error(text: str) -> bool:
         # If the host opens no links, the view tries to open a window, and the sandbox blocks it.
-        if kind in ("error", "warning") and not text.startswith("Blocked opening"):
-            self.console_errors.append(text)
+        return not text.startswith("Blocked opening")
 
 
 def open_host(
     browser: Browser, url: str, script: str, *, width: int = 760, ground: str = "#fff", **more: Any
 ) -> tuple[BrowserContext, HostPage]:
-    """Open a host page on the server's own origin, since the server rejects foreign origins."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, **more)
+    """Open a host page in a context of its own."""
+    context = browser.new_context(viewport={"width": width, "height": HEIGHT}, **more)
     context.set_default_timeout(TIMEOUT_MS)
-    page = context.new_page()
+    return context, host_on(context.new_page(), url, script, ground=ground)
+
+
+def host_on(page: Page, url: str, script: str, *, ground: str = "#fff") -> HostPage:
+    """Load a host page on the server's own origin, since the server rejects foreign origins."""
 
     def serve_page(route: Route) -> None:
         route.fulfill(content_type="text/html", body=HTML % (ground, script))
 
     page.route(f"{url}{PATH}", serve_page)
     host = HostPage(page)
-    host._watch()
+    watch(page, host.requested, host.console_errors, host.is_error)
     page.goto(f"{url}{PATH}")
-    return context, host
+    return host

@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Route, expect
+from playwright.sync_api import Locator, Route, expect
 
-from browser import running_browser
+from browser import Pages, running_browser
 from conftest import environment
 from http_api.conftest import Server, running_server
-from mcp_server.host_page import HostPage, host_script, open_host
+from mcp_server.host_page import HostPage, host_on, host_script
 from replicate_mcp.mcp_server.gallery.app import gallery
 from replicate_mcp.simulator import Simulator, running_simulator
 
@@ -23,9 +23,9 @@ Show = Callable[..., HostPage]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as launched:
-        yield launched
+def pages() -> Iterator[Pages]:
+    with running_browser() as browser:
+        yield Pages(browser)
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +60,25 @@ def server(
 
 
 @pytest.fixture
-def show(browser: Browser, script: str, server: Server, simulator: Simulator) -> Iterator[Show]:
+def show(pages: Pages, script: str, server: Server, simulator: Simulator) -> Iterator[Show]:
     """Open hosts that call a tool; afterwards, check for console errors and other hosts.
 
     All batches are cancelled at the end, so that each test has the simulator to itself.
     """
-    opened: list[tuple[BrowserContext, HostPage]] = []
+    opened: list[HostPage] = []
 
     def call(
         tool: str, arguments: dict[str, Any] | None, *, width: int = 760, **more: Any
     ) -> HostPage:
-        context, page = open_host(browser, server.url, script, width=width)
-        opened.append((context, page))
+        page = host_on(pages.take(width), server.url, script)
+        opened.append(page)
         page.show(tool, arguments, **more)
         return page
 
     yield call
-    for context, page in opened:
-        context.close()
+    for page in opened:
+        pages.leave(page.page)
+    for page in opened:
         assert page.console_errors == []
         web = [each for each in page.requested if each.startswith("http")]
         hosts = {urlsplit(each).netloc for each in web}

@@ -13,7 +13,7 @@ from hostile import FOREIGN_URLS, HOSTILE_TEXTS, SCRIPT_TAG, UNUSABLE_URLS
 from mcp_server.host_page import HostPage
 from mcp_server.test_gallery import (  # noqa: F401 - its fixtures
     Show,
-    browser,
+    pages,
     script,
     server,
     shared_simulator,

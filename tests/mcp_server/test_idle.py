@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from conftest import AppFactory, environment
+from fork_server import FORKABLE
 from mcp_server.stdio_wire import GIVE_UP_SECONDS, StdioWire, stdio_server
 from replicate_mcp.app.preparation import BatchRequest
 from replicate_mcp.backends.sqlite.backend import SqliteBackend
@@ -155,7 +156,9 @@ async def test_idle_server_recovers_what_a_process_leaves_later(
     around = {**os.environ, **environment(simulator, tmp_path)}
     with idle_server(simulator, tmp_path) as wire:
         wait_for_polls(wire, tmp_path)
-        with subprocess.Popen([sys.executable, "-c", BATCH, "a", "b"], env=around) as other:
+        with subprocess.Popen(
+            [sys.executable, "-c", FORKABLE + BATCH, "a", "b"], env=around
+        ) as other:
             await simulator.reached(account="acme", in_flight=2)
             other.kill()
         await delivered(tmp_path, 2)

@@ -52,7 +52,7 @@ def chinese(number: int, characters: int) -> str:
 @pytest.mark.parametrize(
     ("prompt_of", "length", "outputs"),
     [
-        pytest.param(english, 15, 1, id="usual"),
+        pytest.param(english, 15, 1, id="usual", marks=pytest.mark.soak),
         pytest.param(english, 15, 4, id="four each", marks=pytest.mark.soak),
         pytest.param(english, 300, 1, id="long prompts", marks=pytest.mark.soak),
         pytest.param(chinese, 900, 1, id="Chinese"),

@@ -59,22 +59,34 @@ PLACES = {
 }
 
 
-LONG_VALUES = largest_values(MAX_LINE_BYTES - 4_096, 100)
-MANY_VALUES = largest_values(4 * MIB, MAX_LINE_MARKS - 5_000)
-VALUES = {kind: LONG_VALUES[kind] for kind in ("text", "escapes", "utf8", "data URI")} | {
-    f"many {kind}": value for kind, value in MANY_VALUES.items()
-}
+LONG_KINDS = ("text", "escapes", "utf8", "data URI")
+KINDS = [*LONG_KINDS, *(f"many {kind}" for kind in largest_values(100, 100))]
 
 
-@pytest.mark.parametrize(("place", "kind"), pairs(PLACES, VALUES))
+def largest(kind: str) -> bytes:
+    """Return the largest value of a kind that one line may have."""
+    if kind in LONG_KINDS:
+        return largest_values(MAX_LINE_BYTES - 4_096, 100)[kind]
+    return largest_values(4 * MIB, MAX_LINE_MARKS - 5_000)[kind.removeprefix("many ")]
+
+
+LONGEST_CASES = [
+    pytest.param(place, kind, marks=pytest.mark.soak) for place in PLACES for kind in LONG_KINDS[1:]
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    pairs(PLACES, [kind for kind in KINDS if kind not in LONG_KINDS[1:]]) + LONGEST_CASES,
+)
 def test_no_stdin_call_blocks_the_event_loop(measured: Measured, place: str, kind: str) -> None:
-    answer = measured.answer_to(called("generate_images", PLACES[place] % VALUES[kind]))
+    answer = measured.answer_to(called("generate_images", PLACES[place] % largest(kind)))
     assert "error" in answer or answer["result"].get("isError") or kind == "many numbers"
 
 
 @pytest.mark.parametrize("name", ["method", "id", "params"])
 def test_no_other_stdin_message_blocks_the_event_loop(measured: Measured, name: str) -> None:
-    value = VALUES["many names" if name == "params" else "text"]
+    value = largest("many names" if name == "params" else "text")
     message = {"jsonrpc": "2.0", "id": 1, "method": "ping", name: "VALUE"}
     measured.answer_to(json.dumps(message).encode().replace(b'"VALUE"', value))
 

@@ -18,6 +18,7 @@ import pytest
 from backends.link import Link, link_to
 from backends.servers import RunningServer, running_server
 from conftest import simulator_without_a_rate
+from fork_server import FORKABLE
 from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.simulator import Simulator
 from scenarios import remedy_scenarios
@@ -38,6 +39,15 @@ from scenarios.remedy_scenarios import SCENARIOS
 from scenarios.remedy_stage import LIMIT, PATIENCE, Stage
 
 TESTS = Path(__file__).parent.parent
+
+PROGRAM = (
+    FORKABLE
+    + """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("scenarios.remedy_program", run_name="__main__", alter_sys=True)
+"""
+)
 
 SAMPLE = sample()
 
@@ -129,9 +139,9 @@ async def test_temporary_backend_outage_has_its_documented_outcome(play: Play, c
 async def test_process_kill_has_its_documented_outcome(play: Play, cell: Cell) -> None:
     async with play(cell) as stage:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scenarios.remedy_program"),
+            *(sys.executable, "-c", PROGRAM, str(TESTS)),
             *(cell.remedy, cell.fault, stage.account, stage.simulator.url, str(stage.folder)),
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env=dict(os.environ),
         )
         try:
             assert await _taken_over(stage, process) == cell.ends

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from replicate_mcp.batches.local_images import Image, ImagePaths
     from replicate_mcp.batches.planning import PlannedBatch
     from replicate_mcp.replicate_api.gateway import Gateway
+    from replicate_mcp.tasks.references import Reference
+    from replicate_mcp.tasks.result import GeneratedFile
     from replicate_mcp.tasks.task import Task
 
 PREPARE_TIMEOUT_SECONDS = 30.0
@@ -129,6 +131,7 @@ class Preparation:
             check_problems,
             find_models,
             plan,
+            refuse,
         )
 
         request = self._request
@@ -159,6 +162,15 @@ class Preparation:
                 found.insert(0, TaskProblem(None, None, str(error)))
             raise refusal_of(found) from None
         planned = await plan(tasks, models, self._images)
+        images: Mapping[Reference, GeneratedFile] = {}
+        if any(task.referring for task in planned):
+            from replicate_mcp.app.references import find_images
+
+            retried = request.retried.batch_id if request.retried else None
+            images, problems = await find_images(
+                planned, caller, components.backend, retried=retried
+            )
+            planned = refuse(planned, problems)
         check_problems(planned, skip_invalid=request.skip_invalid)
         return PlannedBatch(
             tasks=planned,
@@ -170,6 +182,7 @@ class Preparation:
             max_running=request.concurrency_limit,
             key=request.key,
             retry=request.retried,
+            images=images,
         )
 
     async def upload_images(self, batch: "PlannedBatch") -> "PlannedBatch":

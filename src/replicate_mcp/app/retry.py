@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
@@ -18,6 +19,7 @@ from replicate_mcp.replicate_api.error_policy import to_public_error
 from replicate_mcp.replicate_api.exceptions import ReplicateApiError
 from replicate_mcp.replicate_api.retry import retry_read
 from replicate_mcp.tasks.json_limits import nested_values
+from replicate_mcp.tasks.references import Reference, references_of, with_references
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
 if TYPE_CHECKING:
@@ -89,9 +91,10 @@ async def retry_request(
     recorded = await run_cpu_bound(lambda: decode_inputs(text), size_bytes=len(text))
     if problems := list(_not_kept(chosen, recorded)):
         raise refusal_of(problems)
+    sources = await _sources(chosen, recorded, state, newest, backend)
     return replace(
         request,
-        tasks=[_task(tasks[index], recorded, index, retry.new_seed) for index in chosen],
+        tasks=[_task(tasks[index], recorded, index, retry.new_seed, sources) for index in chosen],
         semaphore=state.semaphore,
         concurrency_limit=recorded.max_running,
         key=key,
@@ -293,10 +296,67 @@ def _not_kept(chosen: Sequence[int], recorded: RecordedBatch) -> Iterator[TaskPr
             )
 
 
+async def _sources(
+    chosen: Sequence[int],
+    recorded: RecordedBatch,
+    state: "BatchState",
+    newest: Sequence["BatchState"],
+    backend: "Backend",
+) -> dict[int, Reference]:
+    """Return where the images are that the chosen tasks need, by the task of the retried batch.
+
+    A source that is chosen, too, is made again, and its new image is used.
+    """
+    places = {index: place for place, index in enumerate(chosen)}
+    found: dict[int, Reference] = {}
+    for index in chosen:
+        task = recorded.tasks[index]
+        for each in references_of(task.inputs or {}, task.referring):
+            if each.batch is not None or each.task in found:
+                continue
+            if each.task in places:
+                found[each.task] = Reference(places[each.task])
+            else:
+                made = await _made(each.task, state, newest, backend)
+                found[each.task] = made or Reference(each.task, state.id)
+    return found
+
+
+async def _made(
+    index: int, state: "BatchState", newest: Sequence["BatchState"], backend: "Backend"
+) -> Reference | None:
+    """Return the task whose image a batch's task or a retry of it made; None if none has one."""
+    rows = await backend.results(state.id)
+    row = next((row for row in rows if row.task_index == index), None)
+    if isinstance(row, TaskSuccess) and not _is_expired(row):
+        return Reference(index, state.id)
+    for retry, indexes in _retries(state, newest):
+        if index in indexes:
+            made = await _made(indexes.index(index), retry, newest, backend)
+            if made is not None:
+                return made
+    return None
+
+
+def _is_expired(row: TaskSuccess) -> bool:
+    return any(file.expires_at <= datetime.now(UTC) for file in row.generated_files)
+
+
 def _task(
-    task: "JournalTask", recorded: RecordedBatch, index: int, new_seed: bool
+    task: "JournalTask",
+    recorded: RecordedBatch,
+    index: int,
+    new_seed: bool,
+    sources: Mapping[int, Reference],
 ) -> Mapping[str, Any]:
-    inputs = dict(recorded.tasks[index].inputs or {})
+    own = recorded.tasks[index]
+
+    def moved(reference: Reference) -> Reference:
+        if reference.batch is not None:
+            return reference
+        return replace(sources[reference.task], output=reference.output)
+
+    inputs = dict(with_references(own.inputs or {}, own.referring, moved))
     if task.prompt is not None:
         inputs["prompt"] = task.prompt
     if new_seed:

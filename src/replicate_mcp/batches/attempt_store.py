@@ -67,6 +67,8 @@ class RunningPrediction:
 class RecordedAttempts:
     """The attempts that were recorded; the others' offers had been withdrawn, and their tasks wait.
 
+    None is recorded of a batch that another process has taken over.
+
     Attributes:
         cancel_after: the `Cancel-After` of each recorded attempt, in seconds, by permit.
         admission: the outcome of the call for this holder: further offers.
@@ -103,9 +105,19 @@ class AttemptStore(Protocol):
     async def requeue(self, permit: int, throttling: Throttling | None = None) -> AdmissionResult:
         """Release the permit of an attempt that created nothing, and queue its task again.
 
+        If this process does not run the task's batch, the task is not queued, but only left without
+        a permit: the process that runs the batch finds it with `unstarted_tasks`.
+
         Args:
             permit: the attempt's permit.
             throttling: details of the 429, if the creation was refused with one; else None.
+        """
+
+    async def give_back(self, permit: int) -> AdmissionResult:
+        """Release the permit of an adopted attempt that created nothing, and leave its task.
+
+        The process that runs the batch, or takes it over, finds the task with `unstarted_tasks`. If
+        there is none and no process may take it over, the task ends as `interrupted`.
         """
 
     async def finish(

@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import chain, repeat
 
 import anyio
 
+from replicate_mcp.batches import messages
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.running_batch import Reason, RunningBatch
 from replicate_mcp.batches.services import BatchServices
@@ -13,6 +16,7 @@ from replicate_mcp.errors import BackendUnavailable
 from replicate_mcp.replicate_api.exceptions import ApiStatusError, ReplicateApiError
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.names import account_semaphore
+from replicate_mcp.semaphores.permit_store import AdmissionResult
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 ROWS_A_STEP = 100
 """Results recorded in one call: a thousand block the event loop for a tenth of a second."""
 
-CANCELED: Reason = ("canceled", "The batch was cancelled before this task was created.", True)
+CANCELED: Reason = ("canceled", messages.CANCELED, True)
 
 _OUT_OF_TIME = "The batch's time was up before this task was created{why}: send it again."
 
@@ -78,14 +82,25 @@ class Cancellation:
         """Fail the pending tasks of a batch that creates nothing more."""
         if batch.stop_reason is None:
             return
-        dropped = list(batch.pending)
+        pending = list(batch.pending)
         batch.pending.clear()
-        for start in range(0, len(dropped), ROWS_A_STEP):
-            part = dropped[start : start + ROWS_A_STEP]
-            given_up = [failure(batch.tasks[index], *batch.stop_reason) for index in part]
-            await self._services.retry_and_dispatch(
-                self._services.journal.record_results, batch.id, given_up
-            )
+        record = self._services.journal.record_results
+        await self._fail(batch, pending, batch.stop_reason, record)
+        # What waits for an image of another task is not in the queue.
+        unqueued = partial(record, waited=False)
+        await self._fail(batch, batch.dependencies.drop(), batch.stop_reason, unqueued)
+
+    async def _fail(
+        self,
+        batch: RunningBatch,
+        indexes: Sequence[int],
+        reason: Reason,
+        record: Callable[..., Awaitable[AdmissionResult]],
+    ) -> None:
+        for start in range(0, len(indexes), ROWS_A_STEP):
+            part = indexes[start : start + ROWS_A_STEP]
+            given_up = [failure(batch.tasks[index], *reason) for index in part]
+            await self._services.retry_and_dispatch(record, batch.id, given_up)
             for result in given_up:
                 batch.add_result(result)
                 self._services.observer.task_ended(result, None)

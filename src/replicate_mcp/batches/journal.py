@@ -76,6 +76,8 @@ class NewBatch:
         inputs: what its tasks need to be created again, as `encode_inputs` returns it; "" if that
             is not kept.
         retry: the tasks that it repeats; None for a batch of new tasks.
+        seconds: seconds from now until its deadline, after which nothing more of it is created.
+        resumable: whether another process may run it on if this one ends.
     """
 
     id: str
@@ -87,6 +89,8 @@ class NewBatch:
     failures: tuple[TaskFailure, ...] = ()
     inputs: str = field(default="", repr=False)
     retry: RetriedTasks | None = None
+    seconds: float = 0
+    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class BatchState:
         first_prompt: the beginning of its first prompt; None if absent, or if the state is not from
             `list_batches`.
         retry: the tasks that it repeats; None for a batch of new tasks.
+        resumed: how often a process has taken it over.
     """
 
     id: str
@@ -112,6 +117,7 @@ class BatchState:
     ended_at: float | None
     first_prompt: str | None = None
     retry: RetriedTasks | None = None
+    resumed: int = 0
 
     @property
     def status(self) -> BatchStatus:
@@ -121,8 +127,26 @@ class BatchState:
         return "canceled" if self.canceled else "completed"
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A batch that this process runs from now on.
+
+    Attributes:
+        seconds_left: seconds until its deadline.
+        entry: its entry in the queue, which keeps its turn; nothing of it waits yet.
+    """
+
+    seconds_left: float
+    entry: QueueEntry
+
+
 class Journal(Protocol):
     """A store of batches; a call that changes the queue returns this holder's new offers.
+
+    The process that opens a batch runs it. If it ends, its tasks without an attempt end as
+    `interrupted`, unless the batch is resumable: then it waits, without a process, until another
+    one takes it over, or until its deadline, at which these tasks end as `deadline_exceeded`. The
+    process that ran it before can then record no attempt of it, and queue no task.
 
     Every method raises `BackendUnavailable` if the store cannot be used.
     """
@@ -146,8 +170,25 @@ class Journal(Protocol):
         Args:
             batch_id: id of the batch.
             results: the results to record.
-            waited: whether their tasks are queued; if so, they are removed from the queue.
+            waited: whether their tasks are queued; if so, they are removed from the queue, and
+                nothing is recorded unless this process runs the batch.
         """
+
+    async def mark_resumable(self, batch_id: str) -> None:
+        """Allow another process to run a batch on if this one ends; nothing if it has ended."""
+
+    async def resumable_batches(self, account: str) -> list[str]:
+        """Return the ids of the account's batches that wait for a process, in queue order."""
+
+    async def take_over(self, batch_id: str) -> TakenOver | None:
+        """Make this process the one that runs a batch without a process.
+
+        Returns:
+            None if another process runs it, or if nothing more of it is to be created.
+        """
+
+    async def unstarted_tasks(self, batch_id: str) -> list[int]:
+        """Return the indexes of a batch's tasks with neither a result nor a permit, in order."""
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
@@ -156,10 +197,10 @@ class Journal(Protocol):
         """Return the ids of this process's running batches that are marked as canceled."""
 
     async def interrupted_batches(self) -> list[str]:
-        """Return the ids of this process's batches whose queued tasks other processes have ended.
+        """Return the ids of batches that other processes have taken from this one.
 
-        Other processes end them when they consider this process dead. Each id is returned once;
-        nothing more of these batches may be created.
+        They do so when they consider this process dead: they end the queued tasks, or run them.
+        Each id is returned once; this process can create nothing more of these batches.
         """
 
     async def get_batch(self, batch_id: str) -> BatchState | None:

@@ -31,6 +31,7 @@ class RecordedInputs:
         expected_count: number of images that it requests.
         complete_at_count: as in `PlannedTask`.
         secrets: names of inputs that the journal does not keep.
+        referring: as in `PlannedTask`.
     """
 
     inputs: Mapping[str, Any] | None = field(repr=False)
@@ -38,6 +39,7 @@ class RecordedInputs:
     expected_count: int = 1
     complete_at_count: int | None = None
     secrets: tuple[str, ...] = ()
+    referring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ def encode_inputs(tasks: "Sequence[PlannedTask]", *, max_running: int | None) ->
             task.complete_at_count,
             *task.secrets,
         ]
+        if task.referring:
+            line.append(list(task.referring))
         lines.append(_dump(line))
         size += len(lines[-1])
         if size > MAX_INPUTS_BYTES:
@@ -89,11 +93,16 @@ def decode_inputs(text: str) -> RecordedBatch:
     max_running, shared = json.loads(head)
     tasks = []
     for line in lines:
-        own, expected_format, expected_count, complete_at_count, *secrets = json.loads(line)
-        inputs = None if own is None else {**shared, **own}
+        own, expected_format, expected_count, complete_at_count, *rest = json.loads(line)
+        referring = rest.pop() if rest and isinstance(rest[-1], list) else []
         tasks.append(
             RecordedInputs(
-                inputs, expected_format, expected_count, complete_at_count, tuple(secrets)
+                inputs=None if own is None else {**shared, **own},
+                expected_format=expected_format,
+                expected_count=expected_count,
+                complete_at_count=complete_at_count,
+                secrets=tuple(rest),
+                referring=tuple(referring),
             )
         )
     return RecordedBatch(max_running, tasks)

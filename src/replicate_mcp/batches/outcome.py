@@ -16,6 +16,7 @@ from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import (
     URL_LIFETIME,
     GeneratedFile,
+    Source,
     TaskFailure,
     TaskResult,
     TaskSuccess,
@@ -68,6 +69,7 @@ def failure(
         error_code=code,
         prediction_id=prediction_id,
         retryable=retryable,
+        sources=_sources(task),
     )
 
 
@@ -97,7 +99,13 @@ def _success(
         predict_seconds=prediction.predict_seconds,
         count=len(files),
         generated_files=files,
+        sources=_sources(task),
     )
+
+
+def _sources(task: PlannedTask) -> tuple[Source, ...] | None:
+    """Return the images of other tasks that a task refers to; None if it refers to none."""
+    return tuple(Source(**each.as_json()) for each in task.references) or None
 
 
 def _ended_at(prediction: Prediction, now: float) -> float:

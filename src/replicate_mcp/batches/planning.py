@@ -24,6 +24,14 @@ from replicate_mcp.tasks.input_conversion import whole_number
 from replicate_mcp.tasks.input_schema import InputSchema, count_unchecked
 from replicate_mcp.tasks.json_text import READING_COST, begins_like_json
 from replicate_mcp.tasks.model_name import ModelName
+from replicate_mcp.tasks.references import (
+    Reference,
+    read_references,
+    reference_problems,
+    references_of,
+    with_placeholders,
+)
+from replicate_mcp.tasks.result import GeneratedFile
 from replicate_mcp.tasks.secret_inputs import is_secret
 from replicate_mcp.tasks.task import MAX_TASK_PROBLEMS, Task
 
@@ -42,6 +50,8 @@ class PlannedTask:
             still runs; None if only the prediction's end shows that.
         problems: problems of the task; a task with problems is never created, and has no inputs.
         secrets: names of its inputs that the journal must not keep.
+        referring: names of its inputs with references to other tasks' images, in the form of
+            `Reference.as_json`.
     """
 
     index: int
@@ -56,6 +66,17 @@ class PlannedTask:
     complete_at_count: int | None = None
     problems: tuple[TaskProblem, ...] = ()
     secrets: tuple[str, ...] = ()
+    referring: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """The images of other tasks that it needs, each once."""
+        return tuple(references_of(self.inputs, self.referring))
+
+    @property
+    def sources(self) -> set[int]:
+        """The tasks of the same batch whose images it needs."""
+        return {each.task for each in self.references if each.batch is None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +94,7 @@ class PlannedBatch:
             alone.
         key: idempotency key of the request; None if it has none.
         retry: the tasks of another batch that it repeats; None for a batch of new tasks.
+        images: the images of earlier batches that its tasks refer to.
     """
 
     tasks: Sequence[PlannedTask]
@@ -84,6 +106,7 @@ class PlannedBatch:
     max_running: int | None = None
     key: IdempotencyKey | None = None
     retry: RetriedTasks | None = None
+    images: Mapping[Reference, GeneratedFile] = field(default_factory=dict)
 
 
 async def plan(
@@ -120,20 +143,38 @@ async def plan(
         settled.append(task)
 
     def check() -> list[PlannedTask]:
-        return [_planned(task, found[task.model], dice, effort) for task in settled]
+        planned = [_planned(task, found[task.model], dice, effort) for task in settled]
+        return refuse(planned, _reference_problems(planned))
 
     return await run_cpu_bound(check, size_bytes=json_size([each.inputs for each in settled]))
 
 
+def refuse(tasks: Sequence[PlannedTask], problems: Sequence[TaskProblem]) -> list[PlannedTask]:
+    """Return the tasks, those with one of these problems as tasks that are never created."""
+    added: dict[int | None, list[TaskProblem]] = {}
+    for problem in problems:
+        added.setdefault(problem.task_index, []).append(problem)
+
+    def refused(task: PlannedTask) -> PlannedTask:
+        found = (*task.problems, *added[task.index])[:MAX_TASK_PROBLEMS]
+        return replace(task, inputs={}, seed=None, problems=found, secrets=(), referring=())
+
+    return [refused(task) if task.index in added else task for task in tasks]
+
+
 def check_problems(tasks: Sequence[PlannedTask], *, skip_invalid: bool) -> None:
     """Refuse tasks with problems, unless these are skipped and valid tasks are left.
+
+    A task that needs the image of one with problems is not left.
 
     Raises:
         InvalidInput: tasks have problems; lists all of them.
         ModelNotFound: likewise, if none of the tasks' models is known.
     """
     problems = [problem for task in tasks for problem in task.problems]
-    if problems and not (skip_invalid and any(not task.problems for task in tasks)):
+    # Whatever can be made begins with a task that needs no other.
+    is_any_left = any(not task.problems and not task.sources for task in tasks)
+    if problems and not (skip_invalid and is_any_left):
         raise refusal_of(problems)
 
 
@@ -165,12 +206,16 @@ async def find_models(
 
 def _converted(task: Task, schema: InputSchema | None, effort: Effort) -> Task:
     """Return the task with its inputs as the model accepts them, without a blank prompt."""
-    if schema is not None:
-        return replace(task, inputs=schema.converted(task.inputs, effort))
     inputs = task.inputs
-    if isinstance(prompt := inputs.get("prompt"), str) and not prompt.strip():
+    if schema is not None:
+        inputs = schema.converted(inputs, effort)
+    elif isinstance(prompt := inputs.get("prompt"), str) and not prompt.strip():
         inputs = {name: value for name, value in inputs.items() if name != "prompt"}
-    return replace(task, inputs=inputs)
+    read = read_references(inputs, None if schema is None else schema.fields)
+    faults = (TaskProblem(task.index, name, error) for name, error in read.faults.items())
+    return replace(
+        task, inputs=read.inputs, referring=read.names, problems=(*task.problems, *faults)
+    )
 
 
 def _has_uploads(task: Task, schema: InputSchema | None) -> bool:
@@ -231,18 +276,7 @@ def _as_list(value: Any) -> list[Any]:
 def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effort) -> PlannedTask:
     problems = (*task.problems, *_problems(task, model, effort))
     if problems or model is None:
-        return PlannedTask(
-            index=task.index,
-            prompt=task.prompt or None,
-            output_filename=task.output_filename,
-            model=str(task.model),
-            target=Target(task.model, task.model.version),
-            inputs={},
-            seed=None,
-            expected_format=None,
-            expected_count=0,
-            problems=problems[:MAX_TASK_PROBLEMS],
-        )
+        return _never_created(task, problems)
     inputs = dict(task.inputs)
     expected = filenames.requested_format(task.output_filename)
     schema = model.schema
@@ -264,7 +298,33 @@ def _planned(task: Task, model: Model | None, dice: random.Random, effort: Effor
         expected_count=count,
         complete_at_count=None if model.streams_output else count,
         secrets=tuple(_secrets(inputs, schema)),
+        referring=task.referring,
     )
+
+
+def _never_created(task: Task, problems: Sequence[TaskProblem]) -> PlannedTask:
+    return PlannedTask(
+        index=task.index,
+        prompt=task.prompt or None,
+        output_filename=task.output_filename,
+        model=str(task.model),
+        target=Target(task.model, task.model.version),
+        inputs={},
+        seed=None,
+        expected_format=None,
+        expected_count=0,
+        problems=tuple(problems[:MAX_TASK_PROBLEMS]),
+    )
+
+
+def _reference_problems(tasks: Sequence[PlannedTask]) -> list[TaskProblem]:
+    """Return the problems of references between the tasks of one batch."""
+    references = [
+        {name: list(references_of(task.inputs, [name])) for name in task.referring}
+        for task in tasks
+    ]
+    counts = [task.complete_at_count for task in tasks]
+    return [TaskProblem(*each) for each in reference_problems(references, counts)]
 
 
 def _secrets(inputs: Mapping[str, Any], schema: InputSchema | None) -> Iterator[str]:
@@ -288,7 +348,7 @@ def _problems(task: Task, model: Model | None, effort: Effort) -> list[TaskProbl
         return []
     return [
         TaskProblem(task.index, each.field or None, each.sentence)
-        for each in model.schema.problems(task.inputs, effort)
+        for each in model.schema.problems(with_placeholders(task.inputs, task.referring), effort)
         if each.field not in known
     ]
 

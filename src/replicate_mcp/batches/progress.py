@@ -30,6 +30,9 @@ class Progress:
     """Progress of a batch, for display.
 
     Attributes:
+        finished: number of tasks with a result.
+        total: number of its tasks.
+        running: number of tasks in flight at Replicate.
         line: its counts, and an estimate of the time left.
         notice: the reason for a wait other than for permits or predictions; "" if absent.
     """

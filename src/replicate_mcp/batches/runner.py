@@ -2,7 +2,8 @@
 
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -10,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.cancellation import Cancellation
+from replicate_mcp.batches.dependencies import Dependencies
 from replicate_mcp.batches.journal import JournalTask, NewBatch
 from replicate_mcp.batches.journal_inputs import encode_inputs
 from replicate_mcp.batches.memory_limit import check_memory, estimate_bytes
@@ -31,6 +33,7 @@ from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
 from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
+from replicate_mcp.tasks.result import TaskFailure
 
 TAKEN_OVER_REASON: Reason = (
     "interrupted",
@@ -105,9 +108,12 @@ class BatchRunner:
             partial(_prepare, planned, is_weighed=self._most_bytes is not None),
             size_bytes=_preparing_cost(tasks),
         )
-        failures = tuple(refusal(task) for task in tasks if task.problems)
+        dependencies = Dependencies(tasks, planned.images)
+        failures = tuple(_first_failures(tasks, dependencies))
+        failed = {each.task_index for each in failures}
+        batch_id = f"b_{secrets.token_hex(8)}"
         batch = RunningBatch(
-            id=f"b_{secrets.token_hex(8)}",
+            id=batch_id,
             caller=planned.caller,
             account=planned.account,
             tasks=tasks,
@@ -118,7 +124,19 @@ class BatchRunner:
             deadline=steady_time() + self._batch_seconds,
             opened=steady_time(),
             trace=present_context(),
-            pending=deque(index for index, task in enumerate(tasks) if not task.problems),
+            pending=deque(
+                task.index
+                for task in tasks
+                if task.index not in failed and not dependencies.is_waiting(task.index)
+            ),
+            dependencies=dependencies,
+            entry=QueueEntry(
+                id=batch_id,
+                semaphores=planned.semaphores,
+                account=planned.account,
+                waiting=0,
+                max_running=planned.max_running,
+            ),
             weight=weight,
             failed=len(failures),
             invalid=len(failures),
@@ -153,13 +171,7 @@ class BatchRunner:
                     inputs=inputs,
                     retry=planned.retry,
                 ),
-                QueueEntry(
-                    id=batch.id,
-                    semaphores=planned.semaphores,
-                    account=planned.account,
-                    waiting=len(batch.pending),
-                    max_running=planned.max_running,
-                ),
+                replace(batch.entry, waiting=len(batch.pending)),
             )
         except BaseException:  # Cancelled or refused: nothing was started.
             self._forget(batch)
@@ -245,6 +257,16 @@ def _prepare(planned: PlannedBatch, *, is_weighed: bool) -> tuple[BatchFilenames
     )
     weight = estimate_bytes(tasks) if is_weighed else 0
     return names, weight, encode_inputs(tasks, max_running=planned.max_running)
+
+
+def _first_failures(
+    tasks: Sequence[PlannedTask], dependencies: Dependencies
+) -> Iterator[TaskFailure]:
+    """Yield the results of the tasks with problems, and of those that need images of these."""
+    for task in tasks:
+        if task.problems:
+            yield (refused := refusal(task))
+            yield from dependencies.settle(refused)[1]
 
 
 def _preparing_cost(tasks: Sequence[PlannedTask]) -> int:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import anyio
 from opentelemetry.context import Context
 
+from replicate_mcp.batches.dependencies import Dependencies
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.reconciliation import Reconciler
 from replicate_mcp.errors import ErrorCode
 from replicate_mcp.replicate_api.gateway import Gateway
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
+from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
@@ -29,7 +31,9 @@ class RunningBatch:
         deadline: when nothing more of it is created, on the clock of `steady_time`.
         opened: when it was requested, on the clock of `steady_time`.
         trace: the parent context of its attempts' spans.
-        pending: indices of tasks that wait, in order.
+        pending: indices of tasks that wait for a permit, in order.
+        dependencies: the tasks that wait for the images of others, which are not pending.
+        entry: its entry in the queue, with no starts.
         weight: memory that it uses, in bytes; 0 if memory is not limited.
         invalid: number of tasks that failed before the start because of their inputs.
         began: when its first task was sent, on the clock of `steady_time`; None before.
@@ -56,6 +60,8 @@ class RunningBatch:
     opened: float
     trace: Context = field(repr=False)
     pending: deque[int]
+    dependencies: Dependencies = field(repr=False)
+    entry: QueueEntry = field(repr=False)
     weight: int = 0
     invalid: int = 0
     began: float | None = None

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import anyio
 
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Delays before a creation that could not be sent is sent again; after the last, it fails."""
 
+_EXPIRED = (
+    "The URL of the image of {source}, which it needs, has expired: make that image again, too."
+)
+
 LOST = (
     "This task's result could not be saved. It may have been billed: check "
     "https://replicate.com/predictions before sending it again."
@@ -73,6 +79,7 @@ class TaskExecutor:
         seconds = min(self._prediction_seconds, int(batch.deadline - steady_time()))
         if seconds < MIN_CANCEL_AFTER_SECONDS:
             return await self._cancellation.drop_out_of_time(batch)
+        await self._fail_expired(batch, len(offers))
         chosen = {offer.permit: batch.pending.popleft() for offer in offers if batch.pending}
         if not chosen:
             return None
@@ -82,7 +89,7 @@ class TaskExecutor:
                 batch=batch.id,
                 task=index,
                 model=batch.tasks[index].model,
-                inputs=hash_inputs(batch.tasks[index].inputs),
+                inputs=hash_inputs(batch.dependencies.inputs(index)),
                 cancel_after=seconds,
                 sent_at=sent_at,
                 max_seconds=seconds + HOLD_SECONDS + DEADLINE_GRACE_SECONDS,
@@ -113,6 +120,26 @@ class TaskExecutor:
             reason = self._cap_reached(recorded.quota_resets_in)
             return self._services.spawn(self._cancellation.abandon_pending, batch, reason)
         return await self._cancellation.fail_pending(batch)
+
+    async def _fail_expired(self, batch: RunningBatch, count: int) -> None:
+        """Fail those of the next `count` tasks that need an image whose URL has expired."""
+        now = batch.gateway.now()
+        failures = [
+            failure(batch.tasks[index], "dependency_failed", _EXPIRED.format(source=expired))
+            for index in islice(batch.pending, count)
+            if (expired := batch.dependencies.expired(index, now)) is not None
+        ]
+        if not failures:
+            return
+        for each in failures:
+            batch.pending.remove(each.task_index)
+        await self._services.retry_and_dispatch(
+            self._services.journal.record_results, batch.id, failures
+        )
+        for each in failures:
+            batch.add_result(each)
+            self._services.observer.task_ended(each, None)
+            await self.settle(batch, each)
 
     def _cap_reached(self, resets_in: float) -> Reason:
         assert self._images_per_day is not None
@@ -176,7 +203,28 @@ class TaskExecutor:
         self._untrack(batch, permit)
         batch.add_result(result)
         self._services.dispatcher.dispatch(admission)
+        await self.settle(batch, result)
         return result
+
+    async def settle(self, batch: RunningBatch, result: TaskResult) -> None:
+        """Queue the tasks that waited for a result alone, and fail those that cannot be made."""
+        ready, failures = batch.dependencies.settle(result)
+        if failures:
+            record = partial(self._services.journal.record_results, waited=False)
+            await self._services.retry_and_dispatch(record, batch.id, failures)
+            for each in failures:
+                batch.add_result(each)
+                self._services.observer.task_ended(each, None)
+        if not ready:
+            return
+        batch.pending.extend(ready)
+        if batch.stop_reason is None:
+            entry = replace(batch.entry, waiting=len(ready))
+            await self._services.retry_and_dispatch(self._services.permits.enqueue, entry)
+        if (
+            batch.stop_reason is not None
+        ):  # Its entry may have been removed before these were added.
+            await self._cancellation.abandon_pending(batch, batch.stop_reason)
 
     async def _recorded(
         self,
@@ -202,7 +250,8 @@ class TaskExecutor:
     ) -> Prediction:
         """Return the attempt's prediction, from the response, or from the list if that was lost."""
         try:
-            made = await batch.gateway.create(task.target, task.inputs, cancel_after=cancel_after)
+            inputs = batch.dependencies.inputs(task.index)
+            made = await batch.gateway.create(task.target, inputs, cancel_after=cancel_after)
             batch.server_error = 0
             return made
         except ReplicateApiError as fault:

@@ -42,6 +42,7 @@ STATUSES: dict[RefusalCode, int] = {
     "canceled": 503,
     "interrupted": 503,
     "backend_unavailable": 503,
+    "dependency_failed": 502,
     "deadline_exceeded": 504,
 }
 """HTTP status by error code, for errors of a whole request."""

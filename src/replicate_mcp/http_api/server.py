@@ -12,6 +12,7 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -48,6 +49,12 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3
 """Seconds for open requests after SIGTERM; the next process recovers the batches."""
+
+ANSWER_SECONDS = 2.0
+"""Maximum seconds that the streams of MCP clients stay open for responses to their calls."""
+
+ON_ITS_WAY_SECONDS = 0.1
+"""Seconds for a received call to reach its handler, and for its response to reach its stream."""
 
 BACKLOG = 2048
 
@@ -115,9 +122,11 @@ async def serve_http(
     Raises:
         InvalidInput: the server cannot listen on this address.
     """
+    from replicate_mcp.mcp_server.http_transports import keep_streams_after_a_signal
     from replicate_mcp.mcp_server.server import ReplicateMcpServer
 
     share_one_arena()
+    keep_streams_after_a_signal()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     limits = limits.fitting(raise_descriptor_limit())
     async with App.running(
@@ -130,7 +139,7 @@ async def serve_http(
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             on_listening(f"http://{shown}:{listener.getsockname()[1]}")
-            await _Server(_config(api, limits), app).serve([listener])
+            await _Server(_config(api, limits), app, server).serve([listener])
 
 
 class _Server(uvicorn.Server):
@@ -139,15 +148,29 @@ class _Server(uvicorn.Server):
     It checks the timeouts of its connections every second.
     """
 
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, mcp: "ReplicateMcpServer") -> None:
         super().__init__(config)
         self._app = app
+        self._mcp = mcp
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.begin_shutdown()
-        await super().shutdown(sockets)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_streams)
+            await super().shutdown(sockets)
+            group.cancel_scope.cancel()
         # Else uvicorn re-raises them, which ends the process before the app has closed.
         self._captured_signals.clear()
+
+    async def _end_streams(self) -> None:
+        """End the streams that MCP clients keep open, once no call waits for its response."""
+        from replicate_mcp.mcp_server.http_transports import end_streams
+
+        with anyio.move_on_after(ANSWER_SECONDS):
+            await asyncio.sleep(ON_ITS_WAY_SECONDS)
+            await self._mcp.wait_until_answered()
+            await asyncio.sleep(ON_ITS_WAY_SECONDS)
+        end_streams()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_CHECK == 0:

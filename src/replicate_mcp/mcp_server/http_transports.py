@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mcp.server.transport_security import TransportSecuritySettings
+from sse_starlette.sse import AppStatus
 from starlette.routing import BaseRoute
 
 from replicate_mcp.mcp_server.server import ReplicateMcpServer
@@ -25,3 +26,16 @@ def http_routes(server: ReplicateMcpServer, names: Sequence[str] | None) -> list
     streamable = server.streamable_http_app(transport_security=security)
     sse = server.sse_app(transport_security=security)
     return [*streamable.routes, *sse.routes]
+
+
+def keep_streams_after_a_signal() -> None:
+    """Leave event streams open when the process receives a signal, until `end_streams`.
+
+    Otherwise they end within half a second, even those whose response is still to come.
+    """
+    AppStatus.enable_automatic_graceful_drain = False
+
+
+def end_streams() -> None:
+    """End all event streams of the process within half a second; later ones end at once."""
+    AppStatus.should_exit = True

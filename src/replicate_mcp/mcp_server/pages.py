@@ -69,8 +69,10 @@ def page_as_text(page: "BatchResult") -> str:
     """
     lines = [counts_line(page)]
     for success in page.successful_results:
+        made_of = ", ".join(map(str, success.sources or ()))
         for file in success.generated_files:
-            note = " (expired)" if file.expired else ""
+            note = f" (from {made_of})" if made_of else ""
+            note += " (expired)" if file.expired else ""
             lines.append(f"{file.filename} {file.url}{note}")
     lines += [
         one_line(

@@ -36,7 +36,7 @@ _WAIT: Schema = {
 
 _PREVIEW: Schema = {
     "type": "boolean",
-    "description": "Add thumbnails, for you to see what was made (24 rows a page).",
+    "description": "Add thumbnails, to see the images (24 rows a page).",
 }
 
 _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave it."}
@@ -44,7 +44,8 @@ _BATCH_ID: Schema = {"type": "string", "description": "As generate_images gave i
 GENERATE_IMAGES: Schema = _arguments(
     tasks={
         "type": "array",
-        "description": "1 to 1000 image requests. Any other model input is a key of a task too.",
+        "description": "1 to 1000 image requests. Any other model input is a key of a task too. "
+        'In place of an image URL: {"task": 0}, that of task 0, or {"batch": "b_…", "task": 0}.',
         "items": {
             "type": "object",
             # Strict clients drop keys that are not listed here.
@@ -62,10 +63,10 @@ GENERATE_IMAGES: Schema = _arguments(
                 "num_outputs": _COUNT,
                 "seed": _COUNT,
                 "output_format": _TEXT,
-                "input_image": {"type": "string", "description": "A URL, to edit this image."},
+                "input_image": {"description": 'To edit: a URL or {"task": 0}.'},
                 "input": {
                     "type": "object",
-                    "description": "More model inputs; they override same-named keys.",
+                    "description": "More model inputs; override same-named keys.",
                 },
             },
         },
@@ -180,8 +181,8 @@ BATCH_RESULT: Schema = _object(
             retryable={"type": "boolean"},
         )
     ),
-    cursor={"type": "integer", "description": "Pass it back as get_batch's after."},
-    next_step={"type": "string", "description": "What to call next, if anything."},
+    cursor={"type": "integer", "description": "For get_batch's after."},
+    next_step={"type": "string", "description": "The next call, if any."},
 )
 
 SEMAPHORES: Schema = _object(

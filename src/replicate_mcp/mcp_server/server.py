@@ -93,6 +93,8 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         self._is_local = is_local
         self._previews = Previews(app.settings.replicate_base_url)
         self._canceled: deque[RequestKey] = deque(maxlen=256)
+        self._open_requests = 0
+        self._all_answered = anyio.Event()
         self._answered = anyio.Event()
         self.has_answered_a_call = anyio.Event()
         super().__init__(
@@ -205,6 +207,12 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
                 with anyio.move_on_after(PAUSE_SECONDS):
                     await self._answered.wait()
 
+    async def wait_until_answered(self) -> None:
+        """Wait until no request waits for its response."""
+        if self._open_requests:
+            self._all_answered = anyio.Event()
+            await self._all_answered.wait()
+
     async def _complete(
         self,
         ref: PromptReference | ResourceTemplateReference,
@@ -247,7 +255,13 @@ class ReplicateMcpServer(MCPServer[dict[str, Any]]):
         if ctx.method in ("completion/complete", "tools/list"):
             # Background work that a request starts would keep the request and all its arguments.
             _current_request.set(ctx)
-        answer = await call_next(ctx)
+        self._open_requests += 1
+        try:
+            answer = await call_next(ctx)
+        finally:
+            self._open_requests -= 1
+            if not self._open_requests:
+                self._all_answered.set()
         self._answered.set()
         if ctx.method == "tools/call":
             self.has_answered_a_call.set()

@@ -8,10 +8,17 @@ from replicate_mcp.semaphores.permit_store import Scope, SemaphoreState
 
 
 class SemaphoreStatus(BaseModel):
-    """The state of a semaphore; rate and throttling only of an account's own.
+    """The state of a semaphore; the last two fields are set only for an account's own.
 
-    `scope` says what shares the semaphore: one `process`, the processes of a `machine`, or a
-    `fleet` of machines.
+    Attributes:
+        name: the registered name; `replicate-global` for an account's own semaphore.
+        limit: the maximum number of predictions in flight.
+        in_use: the number of permits in use.
+        waiting: the number of tasks that wait for a permit.
+        available: the number of permits that are still available.
+        scope: what shares it: one `process`, the processes of a `machine`, or a `fleet`.
+        requests_per_minute: the learned creation rate of the account.
+        throttled_until: when creations resume, if Replicate throttled the account.
     """
 
     model_config = ConfigDict(frozen=True)

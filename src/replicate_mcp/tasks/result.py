@@ -27,7 +27,14 @@ class _Row(BaseModel):
 
 
 class GeneratedFile(_Row):
-    """An image: its URL, its filename, and when the URL expires."""
+    """An image.
+
+    Attributes:
+        url: its URL at Replicate.
+        filename: its name, unique in the batch, with the extension of its format.
+        expires_at: when Replicate deletes it.
+        expired: True once that time has passed; else None.
+    """
 
     url: Text
     filename: Text
@@ -35,8 +42,42 @@ class GeneratedFile(_Row):
     expired: bool | None = None
 
 
+class Source(_Row):
+    """An image of another task that a task used as an input.
+
+    Attributes:
+        task: the index of that task.
+        batch: the earlier batch of that task; None for the same batch.
+        output: which of that task's images; None for the first.
+    """
+
+    task: int
+    batch: Text | None = None
+    output: int | None = None
+
+    def __str__(self) -> str:
+        """Return a short name, like `task 3`."""
+        image = f" image {self.output}" if self.output else ""
+        batch = f" of {self.batch}" if self.batch else ""
+        return f"task {self.task}{image}{batch}"
+
+
 class TaskSuccess(_Row):
-    """The result of a task with at least one image."""
+    """The result of a task with at least one image.
+
+    Attributes:
+        task_index: the position of the task in the batch, from 0.
+        retried_task_index: the position of the repeated task in the batch that is retried.
+        prompt: the prompt; None for a task without one.
+        output_filename: the filename as the task gave it; the files have the delivered names.
+        model: the model's full name.
+        seed: the seed that was used; None if the model has none.
+        prediction_id: the id of the prediction at Replicate.
+        predict_seconds: the run time that Replicate reports.
+        count: the number of files.
+        generated_files: the images.
+        sources: the images of other tasks that it used; None if it used none.
+    """
 
     task_index: int
     retried_task_index: int | None = None
@@ -48,10 +89,23 @@ class TaskSuccess(_Row):
     predict_seconds: float | None = None
     count: int
     generated_files: tuple[GeneratedFile, ...]
+    sources: tuple[Source, ...] | None = None
 
 
 class TaskFailure(_Row):
-    """The result of a task without an image, and the reason."""
+    """The result of a task without an image, and the reason.
+
+    Attributes:
+        task_index: the position of the task in the batch, from 0.
+        retried_task_index: the position of the repeated task in the batch that is retried.
+        prompt: the prompt; None for a task without one.
+        output_filename: the filename as the task gave it.
+        error: the reason, as sentences that say what helps.
+        error_code: the reason, for programs.
+        prediction_id: the id of the prediction at Replicate; None if none is known.
+        retryable: whether sending the task again can help and cannot be billed twice.
+        sources: the images of other tasks that it needs; None if it needs none.
+    """
 
     task_index: int
     retried_task_index: int | None = None
@@ -61,6 +115,7 @@ class TaskFailure(_Row):
     error_code: ErrorCode
     prediction_id: Text | None = None
     retryable: bool
+    sources: tuple[Source, ...] | None = None
 
 
 TaskResult = TaskSuccess | TaskFailure
@@ -105,7 +160,22 @@ class ListedBatch(BatchCounts):
 
 
 class BatchResult(BatchCounts):
-    """A batch's counts, and one page of its finished tasks sorted by `task_index`."""
+    """A batch's counts, and one page of its finished tasks sorted by `task_index`.
+
+    Attributes:
+        batch_id: the batch's id.
+        status: `running`, `completed` or `canceled`.
+        total_tasks: the number of its tasks.
+        successful_count: the number of tasks with images.
+        failed_count: the number of tasks that failed.
+        pending_count: the number of tasks that have not finished.
+        semaphore: the name of its semaphore.
+        retry_of: the batch whose tasks it repeats; None for new tasks.
+        is_stopping: whether it was cancelled and has not ended yet; not serialised.
+        successful_results: the tasks with images.
+        failed_results: the tasks that failed.
+        cursor: the number of finished tasks up to this page.
+    """
 
     successful_results: tuple[TaskSuccess, ...]
     failed_results: tuple[TaskFailure, ...]

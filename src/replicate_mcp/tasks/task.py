@@ -46,6 +46,8 @@ class Task:
             problem.
         named: whether the caller gave the filename.
         problems: the problems found so far; a task with problems is never created.
+        referring: names of the inputs with references to other tasks' images, once its model is
+            known.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Task:
     inputs: Mapping[str, Any] = field(repr=False)
     named: bool = True
     problems: tuple[TaskProblem, ...] = ()
+    referring: tuple[str, ...] = ()
 
 
 def parse_tasks(

@@ -29,14 +29,14 @@ from replicate_mcp.backends.sqlite.journal import JournalTables
 from replicate_mcp.backends.sqlite.liveness_lock import LifeLock
 from replicate_mcp.backends.sqlite.permits import PermitTables
 from replicate_mcp.backends.sqlite.wakeup import Doorbell
+from replicate_mcp.batches import messages
 from replicate_mcp.batches.attempt_store import (
     Attempt,
     AttemptRecord,
     RecordedAttempts,
     RunningPrediction,
 )
-from replicate_mcp.batches.journal import BatchState, JournalTask, NewBatch
-from replicate_mcp.batches.messages import INTERRUPTED, OUTCOME_UNKNOWN
+from replicate_mcp.batches.journal import BatchState, JournalTask, NewBatch, TakenOver
 from replicate_mcp.cpu_bound import INLINE_BYTES, run_cpu_bound
 from replicate_mcp.errors import BackendUnavailable, ErrorCode
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -245,6 +245,19 @@ class SqliteBackend:
         """Release the permit and requeue its task; adapt the rate to a 429."""
         return await self._step(lambda permits, _: permits.requeue(permit, throttling))
 
+    async def give_back(self, permit: int) -> AdmissionResult:
+        """Release the permit of an adopted attempt that created nothing, and leave its task."""
+
+        def give_back(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
+            released = permits.give_back(permit)
+            if released is not None and not journal.has_process(released[0]):
+                batch, task = released
+                interrupted = _failure(task, journal.task(batch, task), "interrupted")
+                journal.record_results(batch, [interrupted])
+            return permits.admit()
+
+        return await self._step(give_back)
+
     async def finish(
         self, permit: int, batch_id: str, result: TaskResult, *, ended: bool = True
     ) -> AdmissionResult | None:
@@ -270,10 +283,36 @@ class SqliteBackend:
         """Record results without releasing a permit."""
 
         def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
-            journal.record_results(batch_id, results)
+            if waited and journal.is_run_elsewhere(batch_id):
+                return permits.admit()
+            if journal.record_results(batch_id, results):
+                permits.leave_queue(batch_id)
             return permits.dequeue(batch_id, len(results) if waited else 0)
 
         return await self._step(record)
+
+    async def mark_resumable(self, batch_id: str) -> None:
+        """Allow another process to run a batch on if this one ends."""
+        await self._step(lambda _, journal: journal.mark_resumable(batch_id))
+
+    async def resumable_batches(self, account: str) -> list[str]:
+        """Return the account's batches that wait for a process, in queue order."""
+        return await self._step(lambda _, journal: journal.waiting_for_process(account))
+
+    async def take_over(self, batch_id: str) -> TakenOver | None:
+        """Make this process the one that runs a batch, unless another process was first."""
+
+        def take_over(permits: PermitTables, journal: JournalTables) -> TakenOver | None:
+            waits = batch_id in journal.waiting_for_process()
+            if not waits or journal.why_not_resumable(batch_id) is not None:
+                return None
+            return TakenOver(journal.take_over(batch_id), permits.take_over(batch_id))
+
+        return await self._step(take_over)
+
+    async def unstarted_tasks(self, batch_id: str) -> list[int]:
+        """Return a batch's tasks with neither a result nor a permit, in order."""
+        return await self._step(lambda _, journal: journal.unstarted(batch_id))
 
     async def claim_prediction(self, permit: int, batch_id: str, prediction_id: str) -> bool:
         """Claim a prediction permanently for an attempt; return False if another attempt has it."""
@@ -315,7 +354,14 @@ class SqliteBackend:
 
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
-        self._doorbell.ring(await self._step(lambda _, journal: journal.cancel(batch_id)))
+
+        def cancel(permits: PermitTables, journal: JournalTables) -> list[int]:
+            ports = journal.cancel(batch_id)
+            if batch_id in journal.waiting_for_process():
+                _end_unless_resumable(permits, journal, batch_id)
+            return ports
+
+        self._doorbell.ring(await self._step(cancel))
 
     async def canceled_batches(self) -> list[str]:
         """Return this process's running batches that were marked as canceled."""
@@ -383,8 +429,12 @@ class SqliteBackend:
             for holder in dead:
                 _remove_holder(permits, journal, holder)
             for batch, task, prediction in permits.release_ended_orphans():
-                lost = _failure(task, journal.task(batch, task), *_LOST, prediction_id=prediction)
-                journal.record_results(batch, [lost])
+                described = journal.task(batch, task)
+                lost = _failure(task, described, "create_outcome_unknown", prediction)
+                if journal.record_results(batch, [lost]):
+                    permits.leave_queue(batch)
+            for batch in journal.waiting_for_process():
+                _end_unless_resumable(permits, journal, batch)
 
         await self._step(reap)
         if lock:
@@ -430,35 +480,43 @@ class SqliteBackend:
                 ) from None
 
 
-_INTERRUPTED: tuple[ErrorCode, str, bool] = ("interrupted", INTERRUPTED, True)
-_LOST: tuple[ErrorCode, str, bool] = ("create_outcome_unknown", OUTCOME_UNKNOWN, False)
+_MESSAGES: Mapping[ErrorCode, str] = {
+    "interrupted": messages.INTERRUPTED,
+    "canceled": messages.CANCELED,
+    "deadline_exceeded": messages.OUT_OF_TIME,
+    "create_outcome_unknown": messages.OUTCOME_UNKNOWN,
+}
+"""The messages of tasks that end because their process has ended."""
 
 
 def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -> None:
-    """Remove a process: its running predictions keep their permits, its other tasks fail."""
+    """Remove a process: its running predictions keep their permits.
+
+    Its batches that may be run on wait for another process; the tasks of the others fail.
+    """
     permits.remove_holder(holder)
-    for batch in journal.unfinished(holder):
+    for batch in journal.remove_holder(holder):
+        _end_unless_resumable(permits, journal, batch)
+
+
+def _end_unless_resumable(permits: PermitTables, journal: JournalTables, batch: str) -> None:
+    """End the unstarted tasks of a batch without a process, unless it waits for another one."""
+    code = journal.why_not_resumable(batch)
+    if code is not None:
+        permits.leave_queue(batch)
         missing = journal.missing(batch)
-        journal.record_results(
-            batch, [_failure(index, task, *_INTERRUPTED) for index, task in missing]
-        )
+        journal.record_results(batch, [_failure(index, task, code) for index, task in missing])
 
 
 def _failure(
-    index: int,
-    task: JournalTask,
-    code: ErrorCode,
-    error: str,
-    retryable: bool,
-    *,
-    prediction_id: str | None = None,
+    index: int, task: JournalTask, code: ErrorCode, prediction_id: str | None = None
 ) -> TaskFailure:
     return TaskFailure(
         task_index=index,
         prompt=task.prompt,
         output_filename=task.output_filename,
-        error=error,
+        error=_MESSAGES[code],
         error_code=code,
         prediction_id=prediction_id,
-        retryable=retryable,
+        retryable=code != "create_outcome_unknown",
     )

@@ -18,7 +18,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x52504C4D
 """Marks a file as ours ("RPLM"), so that another program's database is not modified."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 MIN_SQLITE = (3, 35, 0)
 """The first version with `RETURNING`."""

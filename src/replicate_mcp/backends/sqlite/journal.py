@@ -23,6 +23,7 @@ from replicate_mcp.batches.journal import (
     NewBatch,
     RetriedTasks,
 )
+from replicate_mcp.errors import ErrorCode
 from replicate_mcp.semaphores.daily_quota import day_of
 from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
 
@@ -30,7 +31,7 @@ _RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskSuccess | TaskFailure)
 
 _STATE = (
     "SELECT id, caller, account, semaphore, total, succeeded, failed,"
-    " canceled, created_at, ended_at, retry_of, retried"
+    " canceled, created_at, ended_at, retry_of, retried, resumed"
     " FROM batch"
 )
 _WITH_TASKS = _STATE.replace(
@@ -70,7 +71,12 @@ class JournalTables:
         """Delete expired rows."""
         since = self._now - JOURNAL_SECONDS
         self._forget_old_batches()
-        self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
+        self._db.execute(
+            # Up to the oldest permit whose prediction is not expired: no later row is read.
+            "DELETE FROM prediction WHERE permit < coalesce((SELECT permit FROM prediction"
+            " WHERE claimed_at >= ? ORDER BY permit LIMIT 1), 1 << 62)",
+            (since,),
+        )
         self.cache.forget_old()
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
@@ -93,13 +99,14 @@ class JournalTables:
         self._ensure_space(batch.account, size)
         self._db.execute(
             "INSERT INTO batch (id, caller, account, holder, semaphore, total, created_at,"
-            " key, digest, bytes, retry_of, retried)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " key, digest, bytes, retry_of, retried, deadline, resumable)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.id, batch.caller, batch.account, self._holder, batch.semaphore,
                 len(batch.tasks), self._now,
                 batch.key and batch.key.key, batch.key and batch.key.digest, size,
                 batch.retry and batch.retry.batch_id, retried,
+                self._now + batch.seconds, batch.resumable,
             ),
         )  # fmt: skip
         self._db.execute(
@@ -208,15 +215,78 @@ class JournalTables:
         self._delete_ended(account, self._excess(account), keep=batch)
         return ended
 
-    def unfinished(self, holder: str) -> list[str]:
-        """Return the batches of a process that have not ended."""
+    def remove_holder(self, holder: str) -> list[str]:
+        """Leave a process's batches that have not ended without a process; return them."""
         rows = self._db.execute(
-            "SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL", (holder,)
+            "UPDATE batch SET holder = '' WHERE holder = ? AND ended_at IS NULL RETURNING id",
+            (holder,),
+        ).fetchall()
+        return [batch for (batch,) in rows]
+
+    def is_run_elsewhere(self, batch: str) -> bool:
+        """Return whether another process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ? AND ended_at IS NULL"
+            " AND batch.holder != ? AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch, self._holder),
+        ).fetchone()
+        return row is not None
+
+    def has_process(self, batch: str) -> bool:
+        """Return whether a process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ?"
+            " AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch,),
+        ).fetchone()
+        return row is not None
+
+    def mark_resumable(self, batch: str) -> None:
+        """Allow another process to run a batch on."""
+        self._db.execute(
+            "UPDATE batch SET resumable = 1 WHERE id = ? AND ended_at IS NULL", (batch,)
+        )
+
+    def waiting_for_process(self, account: str | None = None) -> list[str]:
+        """Return the batches that wait for a process, in queue order; of one account or of all."""
+        rows = self._db.execute(
+            "SELECT entry FROM queue WHERE holder = '' AND (? IS NULL OR account = ?)"
+            " ORDER BY turn",
+            (account, account),
         )
         return [batch for (batch,) in rows]
 
+    def why_not_resumable(self, batch: str) -> ErrorCode | None:
+        """Return why a batch without a process is not run on; None if it waits for one."""
+        entry, canceled, deadline = self._db.execute(
+            "SELECT entry, canceled, deadline FROM batch"
+            " LEFT JOIN queue ON entry = id WHERE id = ?",
+            (batch,),
+        ).fetchone()
+        if entry is None:
+            return "interrupted"
+        if canceled:
+            return "canceled"
+        return "deadline_exceeded" if deadline <= self._now else None
+
+    def take_over(self, batch: str) -> float:
+        """Make this process the one that runs a batch; return the seconds until its deadline."""
+        ((deadline,),) = self._db.execute(
+            "UPDATE batch SET holder = ?, resumed = resumed + 1 WHERE id = ? RETURNING deadline",
+            (self._holder, batch),
+        ).fetchall()
+        return float(deadline) - self._now
+
     def missing(self, batch: str) -> list[tuple[int, JournalTask]]:
         """Return the tasks of a batch that have neither a result nor a permit."""
+        tasks = self.tasks(batch)
+        return [(index, tasks[index]) for index in self.unstarted(batch)]
+
+    def unstarted(self, batch: str) -> list[int]:
+        """Return the indexes of the same tasks, in order."""
+        row = self._db.execute(
+            "SELECT total FROM batch WHERE id = ? AND state != 'forgotten'", (batch,)
+        ).fetchone()
         done = {
             task
             for (task,) in self._db.execute(
@@ -225,7 +295,7 @@ class JournalTables:
                 (batch, batch),
             )
         }
-        return [(i, task) for i, task in enumerate(self.tasks(batch)) if i not in done]
+        return [index for index in range(row[0] if row else 0) if index not in done]
 
     def tasks(self, batch: str) -> list[JournalTask]:
         """Return the journal's data of a batch's tasks."""
@@ -342,9 +412,10 @@ def _tasks(written: str) -> list[JournalTask]:
 def _state(row: Sequence[Any]) -> BatchState:
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
-        retry_of, retried,
+        retry_of, retried, resumed,
     ) = row  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, total, succeeded, failed, bool(canceled), created, ended,
         retry=RetriedTasks(retry_of, tuple(json.loads(retried))) if retry_of else None,
+        resumed=resumed,
     )  # fmt: skip

@@ -80,7 +80,12 @@ class LimitTables:
             "SELECT count(*) FROM declaration WHERE name = ? AND holder != ?",
             (semaphore, self._holder),
         ).fetchone()
-        check_removable(semaphore, in_use=state.in_use, waiting=state.waiting, processes=others)
+        # A batch without a process waits for it, whichever process takes it over.
+        (batches,) = self._db.execute(
+            "SELECT count(*) FROM queue WHERE holder = '' AND ? IN (semaphore, also)", (semaphore,)
+        ).fetchone()
+        waiting = state.waiting + batches
+        check_removable(semaphore, in_use=state.in_use, waiting=waiting, processes=others)
         self._db.execute("DELETE FROM declaration WHERE name = ?", (semaphore,))
         self._db.execute("DELETE FROM semaphore WHERE name = ?", (semaphore,))
         self._db.execute("DELETE FROM queue WHERE ? IN (semaphore, also)", (semaphore,))
@@ -104,6 +109,8 @@ class LimitTables:
             " AND name NOT IN (SELECT name FROM declaration)"
             f" AND name NOT IN (SELECT semaphore FROM {_HELD})"
             f" AND name NOT IN (SELECT also FROM {_HELD} AND also IS NOT NULL)"
+            " AND name NOT IN (SELECT semaphore FROM queue)"
+            " AND name NOT IN (SELECT also FROM queue WHERE also IS NOT NULL)"
         )
 
     def _declare(self, semaphore: str, limit: int) -> None:
@@ -184,7 +191,7 @@ class LimitTables:
         waiting: Counter[tuple[str, str]] = Counter()
         for table, what, counted in (
             (_HELD, "count(*)", in_use),
-            ("queue", "sum(waiting)", waiting),
+            ("queue WHERE holder != ''", "sum(waiting)", waiting),
         ):
             for holder, semaphore, also, count in self._db.execute(
                 f"SELECT holder, semaphore, also, {what} FROM {table}"

@@ -63,12 +63,23 @@ class PermitTables:
         return [holder for (holder,) in self._db.execute(holders, (self._holder,))]
 
     def remove_holder(self, holder: str) -> None:
-        """Remove a process and all its state except the permits of its predictions."""
+        """Remove a process and all its state except the permits of its predictions.
+
+        The entries of batches that another process may run on keep their turn.
+        """
         self._withdraw("holder = ?", (holder,))
+        waiting = self._db.execute(
+            "UPDATE queue SET holder = '', waiting = 0 WHERE entry IN"
+            " (SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL AND resumable)",
+            (holder,),
+        ).rowcount
         self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
         self._db.execute("DELETE FROM holder WHERE id = ?", (holder,))
         self._db.execute("DELETE FROM permit WHERE holder = ? AND task IS NULL", (holder,))
         self.limits.forget(holder)
+        if waiting:
+            ports = self._db.execute("SELECT port FROM holder WHERE id != ?", (self._holder,))
+            self.ports_to_ring.update(port for (port,) in ports)
 
     def release_ended_orphans(self) -> list[tuple[str, int, str | None]]:
         """Release the units of dead holders' predictions that must have ended by now.
@@ -100,7 +111,8 @@ class PermitTables:
         self._db.execute(
             "INSERT INTO queue (entry, holder, semaphore, also, account, waiting, at_most, turn)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM queue))"
-            " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting",
+            " ON CONFLICT (entry) DO UPDATE SET waiting = waiting + excluded.waiting"
+            " WHERE holder = excluded.holder",
             (
                 entry.id, self._holder, entry.semaphores[0], _second(entry.semaphores),
                 entry.account, entry.waiting, entry.max_running,
@@ -109,12 +121,14 @@ class PermitTables:
         return self.admit()
 
     def dequeue(self, entry: str, count: int | None) -> AdmissionResult:
-        """Remove `count` starts from an entry, or the whole entry."""
-        if count is None:
+        """Remove `count` starts from an entry of this process, or the whole entry."""
+        row = self._db.execute(
+            "SELECT waiting FROM queue WHERE entry = ? AND holder = ?", (entry, self._holder)
+        ).fetchone()
+        if row and count is None:
             self.leave_queue(entry)
-        else:
-            row = self._db.execute("SELECT waiting FROM queue WHERE entry = ?", (entry,)).fetchone()
-            offered = max(0, count - row[0]) if row else 0
+        elif row and count is not None:
+            offered = max(0, count - row[0])
             self._withdraw(
                 "id IN (SELECT id FROM permit WHERE entry = ? AND taken_at IS NULL"
                 " ORDER BY id DESC LIMIT ?)",
@@ -127,6 +141,16 @@ class PermitTables:
         """Remove an entry and its offers."""
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
+
+    def take_over(self, entry: str) -> QueueEntry:
+        """Make this process the holder of an entry without one."""
+        ((semaphore, also, account, at_most),) = self._db.execute(
+            "UPDATE queue SET holder = ? WHERE entry = ?"
+            " RETURNING semaphore, also, account, at_most",
+            (self._holder, entry),
+        ).fetchall()
+        semaphores = (semaphore, also) if also else (semaphore,)
+        return QueueEntry(entry, semaphores, account, waiting=0, max_running=at_most)
 
     def accept_offers(self, permits: Iterable[int]) -> tuple[frozenset[int], AdmissionResult]:
         """Turn offers into permits."""
@@ -186,11 +210,24 @@ class PermitTables:
             "DELETE FROM permit WHERE id = ? RETURNING entry, account, taken_at", (permit,)
         ).fetchall()
         for entry, account, taken_at in rows:
-            self._wait_more(entry, 1)
+            if self._is_holder_of(entry):
+                self._wait_more(entry, 1)
             if throttling and account:
                 rate = self._rates.of([account])[account]
                 self._rates.store(account, on_throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
+
+    def give_back(self, permit: int) -> tuple[str, int] | None:
+        """Release the permit of an attempt that created nothing.
+
+        Returns:
+            Batch and task of the attempt; None if there is no such permit.
+        """
+        self._usage.uncount(permit)
+        rows = self._db.execute(
+            "DELETE FROM permit WHERE id = ? RETURNING entry, task", (permit,)
+        ).fetchall()
+        return next(iter(rows), None)
 
     def free(self, permit: int, *, counts_images: bool = True) -> None:
         """Release a permit; subtract its images from the daily count if none were requested."""
@@ -332,6 +369,12 @@ class PermitTables:
 
     # Small reads and writes
 
+    def _is_holder_of(self, entry: str) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM queue WHERE entry = ? AND holder = ?", (entry, self._holder)
+        )
+        return found.fetchone() is not None
+
     def _wait_more(self, entry: str, count: int) -> None:
         self._db.execute(
             "UPDATE queue SET waiting = max(0, waiting + ?) WHERE entry = ?", (count, entry)
@@ -341,7 +384,8 @@ class PermitTables:
         marks = ", ".join("?" * len(entries))
         return dict(
             self._db.execute(
-                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks}) GROUP BY entry",
+                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks})"
+                " AND ends_by IS NOT 0 GROUP BY entry",
                 entries,
             )
         )

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS usage (
 -- One row for each batch, or for a process's contexts on one semaphore.
 CREATE TABLE IF NOT EXISTS queue (
   entry     TEXT PRIMARY KEY,
-  holder    TEXT NOT NULL,
+  holder    TEXT NOT NULL,          -- '' for a batch that waits for a process to take it over
   semaphore TEXT NOT NULL,
   also      TEXT,
   account   TEXT,
@@ -78,7 +78,7 @@ CREATE TABLE IF NOT EXISTS batch (
   id         TEXT PRIMARY KEY,
   caller     TEXT NOT NULL,
   account    TEXT NOT NULL,
-  holder     TEXT NOT NULL,
+  holder     TEXT NOT NULL,         -- the process that runs it; '' if that has ended
   semaphore  TEXT NOT NULL,
   total      INTEGER NOT NULL,
   succeeded  INTEGER NOT NULL DEFAULT 0,
@@ -91,7 +91,10 @@ CREATE TABLE IF NOT EXISTS batch (
   state      TEXT NOT NULL DEFAULT 'running',  -- or 'ended'; 'forgotten' if only its key is left
   bytes      INTEGER NOT NULL DEFAULT 0,       -- size that counts against its account's allowance
   retry_of   TEXT,                  -- the batch whose tasks it repeats
-  retried    TEXT                   -- their indexes, as JSON
+  retried    TEXT,                  -- their indexes, as JSON
+  deadline   REAL NOT NULL DEFAULT 0,      -- nothing more of it is created after it
+  resumable  INTEGER NOT NULL DEFAULT 0,   -- another process may run it on if its own ends
+  resumed    INTEGER NOT NULL DEFAULT 0    -- how often a process has taken it over
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS batch_visible ON batch (caller, created_at) WHERE state != 'forgotten';
