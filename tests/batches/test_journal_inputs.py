@@ -16,7 +16,6 @@ from replicate_mcp.batches.journal_inputs import (
 )
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.errors import InvalidInput, TaskProblem
-from replicate_mcp.tasks.secret_inputs import is_secret, is_secret_schema
 
 VALUES = st.recursive(
     st.booleans() | st.integers(-3, 3) | st.sampled_from([1.0, 0.5, "", "a\nb", "é", "1"]),
@@ -77,29 +76,3 @@ def test_inputs_over_the_limit_are_refused_by_the_first_task_beyond_it() -> None
     assert encode_inputs(tasks[:2], max_running=None)
     with pytest.raises(InvalidInput, match="task 2: the inputs up to it have more than 16 MiB"):
         encode_inputs(tasks, max_running=None)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "secret"),
-    [
-        ("hf_api_token", "x", True),
-        ("API_KEY", "x", True),
-        ("password", "x", True),
-        ("token", "", False),
-        ("max_tokens", "x", False),
-        ("key", "c minor", False),
-        ("seed_token", 7, False),
-        ("images", [{"a": ["https://x.y/?t=r8_0123456789"]}], True),
-        ("image", "data:image/png;base64,AAr8_0123456789", False),
-        ("image", "r8_short", False),
-    ],
-)
-def test_secrets_are_known_by_their_name_or_content(name: str, value: Any, secret: bool) -> None:
-    assert is_secret(name, value) is secret
-
-
-def test_schema_marks_secrets() -> None:
-    assert is_secret_schema({"type": "string", "format": "password"})
-    assert is_secret_schema({"x-cog-secret": True})
-    assert is_secret_schema({"writeOnly": True})
-    assert not is_secret_schema({"type": "string", "format": "uri"})
