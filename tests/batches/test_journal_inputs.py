@@ -70,6 +70,47 @@ def test_expectations_are_kept_and_refused_tasks_and_secrets_are_not() -> None:
     assert (third.inputs, third.secrets) == (None, ("hf_token",))
 
 
+def test_equal_inputs_of_two_tasks_are_shared_although_a_refused_one_lacks_them() -> None:
+    tasks = [planned(n, {"workflow": ["w" * 99, 1]}) for n in range(2)]
+    refused = replace(planned(2, {}), problems=(TaskProblem(2, None, "is wrong"),))
+    text = encode_inputs([*tasks, refused], max_running=None)
+    assert text.count("w" * 99) == 1
+    assert " " not in text
+    assert [each.inputs for each in decode_inputs(text).tasks] == [
+        {"workflow": ["w" * 99, 1]},
+        {"workflow": ["w" * 99, 1]},
+        None,
+    ]
+
+
+def test_secret_of_every_task_is_not_kept_as_a_shared_input() -> None:
+    tasks = [replace(planned(n, {"hf_token": "hidden"}), secrets=("hf_token",)) for n in range(2)]
+    assert "hidden" not in encode_inputs(tasks, max_running=None)
+
+
+@pytest.mark.parametrize("pair", [(True, 1), (0, False), (1, 1.0), ([True], [1])])
+def test_equal_inputs_of_different_types_are_not_shared(pair: tuple[Any, Any]) -> None:
+    tasks = [planned(n, {"x": value}) for n, value in enumerate(pair)]
+    recorded = decode_inputs(encode_inputs(tasks, max_running=None))
+    assert repr([(each.inputs or {})["x"] for each in recorded.tasks]) == repr(list(pair))
+
+
+def test_recorded_inputs_are_hidden_in_repr_and_of_one_image_by_default() -> None:
+    recorded = RecordedInputs({"image": "private"})
+    assert "private" not in repr(recorded)
+    assert recorded.expected_count == 1
+
+
+def test_inputs_may_take_exactly_the_limit() -> None:
+    def encode(size: int) -> str:
+        return encode_inputs([planned(0, {}), planned(1, {"a": "x" * size})], max_running=None)
+
+    spare = MAX_INPUTS_BYTES - len(encode(1).replace("\n", ""))
+    assert len(encode(1 + spare).replace("\n", "")) == MAX_INPUTS_BYTES
+    with pytest.raises(InvalidInput):
+        encode(2 + spare)
+
+
 def test_inputs_over_the_limit_are_refused_by_the_first_task_beyond_it() -> None:
     half = "x" * (MAX_INPUTS_BYTES // 2 - 100)
     tasks = [planned(n, {"a": f"{n}{half}"}) for n in range(3)]

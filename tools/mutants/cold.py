@@ -80,7 +80,7 @@ class _ColdRun:
     ) -> None:
         items[:] = [each for each in items if each.nodeid in self._order]
         if not session.testsfailed:
-            # A test whose parameters come from the mutated table may be missing: it detects nothing.
+            # A test that gets its parameters from the mutated table may be missing.
             os.write(self._descriptor, PASSED * (len(self._order) - len(items)))
         items.sort(key=lambda each: self._order[each.nodeid])
 
