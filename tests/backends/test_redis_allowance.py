@@ -100,6 +100,7 @@ async def test_idempotency_key_of_an_evicted_batch_counts_until_it_expires(site:
     tight = await site.holder(limit=0, journal_bytes=size + KEY_BYTES - 1)
     with pytest.raises(JournalFull):
         await begin(tight, "b_2", 1)
+    assert await known(tight, "b_new") == ["b_new"], "it would not have been enough"
     site.clock.now += DAY + 1
     await begin(tight, "b_2", 1)
     assert counted(site, "forgotten") == 0
@@ -107,13 +108,27 @@ async def test_idempotency_key_of_an_evicted_batch_counts_until_it_expires(site:
 
 async def test_evicted_key_takes_part_of_the_room_that_its_batch_made(site: Site) -> None:
     roomy = await site.holder(limit=0)
-    size = await size_of_a_batch(site, roomy)
     await ended(site, roomy, "b_key", key="k")
+    size = await size_of_a_batch(site, roomy)
     await ended(site, roomy, "b_last")
-    freed = counted(site, "b:b_size") + counted(site, "b:b_key") - KEY_BYTES
-    tight = await site.holder(limit=0, journal_bytes=used(site) + size - freed)
+    freed = counted(site, "b:b_key") - KEY_BYTES
+    tight = await site.holder(limit=0, journal_bytes=used(site) + size - freed - 1)
     await begin(tight, "b_new", 1)
-    assert await known(tight, "b_size", "b_key", "b_last", "b_new") == ["b_last", "b_new"]
+    assert await known(tight, "b_key", "b_size", "b_last", "b_new") == ["b_last", "b_new"]
+
+
+async def test_batch_that_lacks_a_byte_beside_a_key_evicts_an_ended_one(site: Site) -> None:
+    roomy = await site.holder(limit=0)
+    await ended(site, roomy, "b_key", key="k")
+    size = await size_of_a_batch(site, roomy)
+    tight = await site.holder(limit=0, journal_bytes=used(site) + KEY_BYTES)
+    await begin(tight, "b_1", 1)
+    assert await known(tight, "b_key", "b_size") == ["b_size"]
+    assert counted(site, "forgotten") == KEY_BYTES
+    await roomy.record_results("b_1", [failed(0)])
+    tight = await site.holder(limit=0, journal_bytes=used(site) + size - 1)
+    await begin(tight, "b_2", 1)
+    assert await known(tight, "b_size", "b_1", "b_2") == ["b_1", "b_2"]
 
 
 async def test_evicted_batch_leaves_the_list_of_its_caller(site: Site) -> None:
@@ -140,17 +155,19 @@ async def test_results_over_the_allowance_evict_an_ended_batch(site: Site, over:
     assert await known(tight, "b_runs") == ["b_runs"]
 
 
-async def test_results_over_the_allowance_count_no_expired_batch(site: Site) -> None:
+async def test_results_over_the_allowance_count_no_expired_key(site: Site) -> None:
     roomy = await site.holder(limit=0)
-    await size_of_a_batch(site, roomy)
+    await ended(site, roomy, "b_key", key="k")
+    tight = await site.holder(limit=0, journal_bytes=used(site) + 2 * KEY_BYTES)
+    await begin(tight, "b_runs", 2)
+    assert counted(site, "forgotten") == KEY_BYTES
     site.clock.now += DAY / 2
     await ended(site, roomy, "b_1")
-    await begin(roomy, "b_runs", 2)
-    site.clock.now += DAY / 2 + 1
+    site.clock.now += DAY / 2
     tight = await site.holder(limit=0, journal_bytes=used(site))
     await tight.record_results("b_runs", [failed(0)])
     assert await known(tight, "b_1", "b_runs") == ["b_1", "b_runs"]
-    assert counted(site, "b:b_size") == 0
+    assert counted(site, "forgotten") == 0
 
 
 async def test_batch_restored_over_the_allowance_evicts_others(site: Site) -> None:
