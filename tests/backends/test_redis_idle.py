@@ -56,6 +56,17 @@ async def test_lease_is_renewed_from_the_server_time(site: Site, quickly: bool) 
         assert before + site.LEASE <= lease_end(site, one) <= site.now() + site.LEASE
 
 
+async def test_lease_is_renewed_when_the_memory_is_full(site: Site) -> None:
+    one = await site.holder()
+    site.set_lease(one, site.now() + 5)
+    site.server.configure(maxmemory_policy="noeviction", maxmemory=1)
+    try:
+        await renew(one, quickly=False)
+    finally:
+        site.server.configure(maxmemory=0)
+    assert lease_end(site, one) > site.now() + 50
+
+
 async def test_refused_quick_renewal_leaves_the_lease(site: Site) -> None:
     one = await site.holder()
     ends_at = round(site.now()) + 5.0
