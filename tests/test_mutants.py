@@ -116,7 +116,7 @@ def test_instrumented_lua_function_records_its_run_and_keeps_its_lines() -> None
 
 def test_instrumented_lua_file_records_the_run_of_its_other_statements() -> None:
     first, *_ = with_markers(lua(b"local a = 1\nredis.call(a)\n"), "ran").splitlines()
-    assert first == " redis.pcall('SADD', 'ran', 'free.lua:1:2');local a = 1"
+    assert first.endswith(" redis.pcall('SADD', 'ran', 'free.lua:1:2');local a = 1")
 
 
 def test_reasons_are_kept_and_equivalent_mutants_do_not_count() -> None:

@@ -89,7 +89,8 @@ def with_markers(source: Source, key: str) -> str:
         opener = OPENER.match(part) if function else None
         place = opener.end() if opener else 0
         mark = f"{source.path.name}:{first}:{last}"
-        call = f" redis.pcall('SADD', '{key}', '{mark}');"
+        # A full memory refuses SADD, but not after a write that frees memory.
+        call = f" redis.pcall('SREM', '{key}', ''); redis.pcall('SADD', '{key}', '{mark}');"
         parts.append(f"{part[:place]}{call}{part[place:]}")
     return "".join(parts)
 
