@@ -229,6 +229,14 @@ async def test_batch_of_a_dead_process_has_no_process(site: Site) -> None:
 # Semaphores.
 
 
+async def test_name_that_a_batch_waits_for_outlives_its_registration(site: Site) -> None:
+    one, two = await site.holder(limit=0), await site.holder(limit=0)
+    await one.register("team", 3)
+    assert (await begin(two, "b", 1, also=("team",))).offers == ()
+    await one.close()
+    assert await state(two, "team") == (0, 1)
+
+
 async def test_name_whose_only_users_are_dead_can_be_removed(site: Site) -> None:
     one, gone = await site.holder(), await site.holder()
     for each in (one, gone):

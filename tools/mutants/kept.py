@@ -123,8 +123,8 @@ def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list
 
 
 def survivors_among(mutants: Iterable[Mutant], before: ModuleResult) -> list[Mutant]:
-    """Return the mutants that survived before."""
-    changes = {(each.function, each.change) for each in before.survivors}
+    """Return the mutants that survived before, without those that no test could detect."""
+    changes = {(each.function, each.change) for each in before.survivors if not each.is_equivalent}
     return [each for each in mutants if (each.function, each.change) in changes]
 
 
