@@ -150,7 +150,7 @@ async def secrets(each: Task, **properties: Any) -> tuple[str, ...]:
 
 
 async def test_secret_inputs_of_a_task_are_named() -> None:
-    text = {"type": "string"}
+    text: dict[str, Any] = {"type": "string"}
     given = task(prompt="r8_0123456789", hf_token="hidden", text="a fox", key="hidden")
     assert await secrets(given) == ("hf_token",)
     marked = {"key": {**text, "format": "password"}, "text": text, "prompt": text}
