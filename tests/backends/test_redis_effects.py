@@ -66,6 +66,14 @@ async def test_waiting_entry_is_not_paused_while_admission_is_open(site: Site) -
     assert (admission.paused_for, admission.retry_in) == (None, None)
 
 
+async def test_waiting_entry_whose_record_was_lost_is_left_out(site: Site) -> None:
+    one = await site.holder()
+    with site.server.client as client:
+        client.zadd(site.key("queue"), {"lost": 1})
+    assert [offer.entry for offer in (await begin(one, "b", 1)).offers] == ["b"]
+    assert await state(one) == (1, 0)
+
+
 # Predictions and their attempts.
 
 
