@@ -7,7 +7,7 @@ import pytest
 from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, succeeded, take_all
 from replicate_mcp.batches.attempt_store import RunningPrediction
-from replicate_mcp.batches.journal import IdempotencyKey
+from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch, RetriedTasks
 from replicate_mcp.errors import SemaphoreInUse
 from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
 from replicate_mcp.semaphores.permit_store import QueueEntry
@@ -234,7 +234,61 @@ async def test_batch_of_a_dead_process_has_no_process(site: Site) -> None:
     assert [row.task_index for row in await one.results("b")] == [1]
 
 
+async def test_process_learns_which_of_its_batches_others_have_ended(site: Site) -> None:
+    one, gone = await site.holder(limit=1), await site.holder(limit=1)
+    await take_all(gone, await begin(gone, "b", 2))
+    gone._session.invalidate()
+    await gone.admit()
+    assert await gone.interrupted_batches() == []
+    site.lapse(gone, by=one)
+    await one.semaphores()
+    await gone.admit()
+    assert await gone.interrupted_batches() == ["b"]
+
+
+async def test_batch_keeps_its_inputs_and_the_tasks_that_it_repeats(site: Site) -> None:
+    one = await site.holder()
+    plain = NewBatch("b1", "server", "acme", "global", (JournalTask("a fox", "1", "o/m"),))
+    for each in (
+        plain,
+        replace(plain, id="b2", inputs="x" * 100),
+        replace(plain, id="b3", retry=RetriedTasks("b1", (0,))),
+    ):
+        await one.open_batch(each, QueueEntry(each.id, (OWN,), "acme", 1))
+    assert [await one.inputs(batch) for batch in ("b1", "b2", "b3")] == [None, "x" * 100, None]
+    states = [await one.get_batch(batch) for batch in ("b1", "b2", "b3")]
+    assert [state and state.retry for state in states] == [None, None, RetriedTasks("b1", (0,))]
+    plain_size, *sizes = [int(site.get("bytes:acme", f"b:b{n}") or 0) for n in (1, 2, 3)]
+    assert [size - plain_size for size in sizes] == [100, len("[0]")]
+
+
 # Semaphores.
+
+
+async def test_limit_of_an_account_is_the_lowest_declared_one_again_once_unset(site: Site) -> None:
+    one = await site.holder(limit=5)
+    await site.holder(limit=4)
+    await one.resize(OWN, 2)
+    await one.unset(OWN)
+    assert [each.limit for each in await one.semaphores()] == [4]
+
+
+async def test_registered_name_cannot_be_removed_by_another_process(site: Site) -> None:
+    one, two = await site.holder(), await site.holder()
+    await one.register("team", 3)
+    await two.register("team", 3)
+    with pytest.raises(SemaphoreInUse):
+        await one.remove("team")
+
+
+async def test_lost_rate_is_found_behind_many_declarations_without_one(site: Site) -> None:
+    one = await site.holder(limit=9, per_minute=60)
+    lines = f"name\n{OWN}\n{1:016d}\n\n"
+    with site.server.client as client:
+        client.zadd(site.key("declared"), {f"{lines}{number}": 0 for number in range(250)})
+    site.forget("rates")
+    (account,) = await one.semaphores()
+    assert account.requests_per_minute == 60
 
 
 async def test_name_that_a_batch_waits_for_outlives_its_registration(site: Site) -> None:
