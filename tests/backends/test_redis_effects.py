@@ -147,9 +147,11 @@ async def test_adopted_attempt_whose_description_was_lost_can_still_be_finished(
 async def test_attempts_of_a_dead_process_outlive_a_loss_of_state(site: Site) -> None:
     one, gone = await site.holder(), await site.holder()
     (permit,) = await take_all(gone, await begin(gone, "b", 1))
+    assert await gone.claim_prediction(permit, "b", "p1")
     site.forget("permits")
     await one.admit()
-    assert [each.permit for each in await one.open_attempts("acme")] == [permit]
+    (found,) = await one.open_attempts("acme")
+    assert (found.permit, found.prediction_id) == (permit, "p1")
     assert await state(one) == (1, 0)
 
 
@@ -262,6 +264,15 @@ async def test_batch_keeps_its_inputs_and_the_tasks_that_it_repeats(site: Site) 
     assert [size - plain_size for size in sizes] == [100, len("[0]")]
 
 
+async def test_batch_restored_over_its_own_tasks_has_them_once(site: Site) -> None:
+    one = await site.holder()
+    await begin(one, "b", 2)
+    site.forget("batch:b")
+    one._session.invalidate()
+    await one.admit()
+    assert len(await one.tasks("b")) == 2
+
+
 # Semaphores.
 
 
@@ -297,6 +308,17 @@ async def test_name_that_a_batch_waits_for_outlives_its_registration(site: Site)
     assert (await begin(two, "b", 1, also=("team",))).offers == ()
     await one.close()
     assert await state(two, "team") == (0, 1)
+
+
+async def test_account_has_no_rate_if_no_process_declares_it_any_more(site: Site) -> None:
+    one = await site.holder()
+    waiting = [await site.holder(declares=False) for _ in range(2)]
+    for number, each in enumerate(waiting):
+        await begin(each, f"b{number}", 1)
+    await one.close()
+    site.forget("rates")
+    (account,) = await waiting[0].semaphores()
+    assert (account.limit, account.requests_per_minute) == (3, None)
 
 
 async def test_name_whose_only_users_are_dead_can_be_removed(site: Site) -> None:
