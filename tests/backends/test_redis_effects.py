@@ -6,9 +6,10 @@ import pytest
 
 from backends.conftest import Site
 from backends.steps import OWN, attempt, begin, failed, finish, state, succeeded, take_all
-from replicate_mcp.batches.attempt_store import RunningPrediction
+from replicate_mcp.batches.attempt_store import AttemptRecord, RunningPrediction
 from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch, RetriedTasks
-from replicate_mcp.errors import SemaphoreInUse
+from replicate_mcp.errors import BackendUnavailable, SemaphoreInUse
+from replicate_mcp.replicate_api.attempt_matching import hash_inputs
 from replicate_mcp.semaphores.admission import OFFER_STALE_SECONDS, OFFER_TTL_SECONDS
 from replicate_mcp.semaphores.permit_store import QueueEntry
 
@@ -153,6 +154,36 @@ async def test_attempts_of_a_dead_process_outlive_a_loss_of_state(site: Site) ->
     (found,) = await one.open_attempts("acme")
     assert (found.permit, found.prediction_id) == (permit, "p1")
     assert await state(one) == (1, 0)
+
+
+async def test_open_attempts_of_an_account_are_listed_as_they_were_recorded(site: Site) -> None:
+    one = await site.holder(limit=2)
+    await one.declare_limit("account:other", 1, per_minute=60_000)
+    assert await one.has_lost_state("other")
+    await one.import_running("other", [])
+    await take_all(one, await begin(one, "theirs", 1, account="other"))
+    (offer,) = [each for each in (await begin(one, "b", 1)).offers if each.entry == "b"]
+    await one.record_attempts({offer.permit: attempt("b", 0)})
+    (found,) = await one.open_attempts("acme")
+    assert found == AttemptRecord(
+        offer.permit, "b", 0, "o/m", hash_inputs({"prompt": "p"}), 600, 1_000.0, None
+    )
+    with site.server.client as client:
+        client.delete(site.key("attempts"))
+    (found,) = await one.open_attempts("acme")
+    assert found == AttemptRecord(offer.permit, "b", 0, "", {}, 600, 0.0, None)
+
+
+async def test_process_that_cannot_send_its_state_counts_as_dead(site: Site) -> None:
+    one = await site.holder()
+    (permit,) = await take_all(one, await begin(one, "b", 1))
+    assert await one.claim_prediction(permit, "b", "p1")
+    one._session.invalidate()
+    with site.server.client as client:
+        client.set(site.key("predictions:acme"), "no predictions")
+        with pytest.raises(BackendUnavailable, match="WRONGTYPE"):
+            await one.admit()
+        assert client.zscore(site.key("leases"), one._session.holder) == 0
 
 
 async def test_restored_result_leaves_the_permit_of_its_imported_prediction(site: Site) -> None:
