@@ -353,3 +353,5 @@ def test_invalid_settings_are_raised_for_every_local_caller() -> None:
     for own in (None, OWN):
         with pytest.raises(InvalidInput, match="The limit is wrong"):
             access.authenticate_local(own)
+    with pytest.raises(InvalidInput, match="The limit is wrong"):
+        access.local_reader()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from replicate_mcp import auth, proxy_headers
+from replicate_mcp import auth
 from replicate_mcp.addresses import is_loopback
 from replicate_mcp.auth import (
     Access,
@@ -155,7 +155,15 @@ def test_request_without_credentials_is_admitted_or_rejected_with_a_reason(
     assert found.principal(asked) == "unknown at 192.0.2.1"
 
 
-@pytest.mark.parametrize("name", sorted(proxy_headers._PROXY_HEADERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cdn-loop", "client-ip", "forwarded", "true-client-ip", "via", "x-arr-log-id"),
+        *("x-arr-ssl", "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-from-cdn"),
+        *("x-host", "x-proxyuser-ip", "x-real-ip", "x-request-start", "x-scheme"),
+        *("x-url-scheme", "x-varnish"),
+    ],
+)
 def test_known_proxy_headers_are_recognised(name: str) -> None:
     for each in (name, name.replace("-", "_")):
         with pytest.raises(Unauthorized, match="came through a proxy"):
@@ -163,10 +171,21 @@ def test_known_proxy_headers_are_recognised(name: str) -> None:
     assert server().authenticate(request({f"x-not-{name}": "x"})).name == "server"
 
 
-@pytest.mark.parametrize("prefix", proxy_headers._PROXY_PREFIXES)
-def test_vendor_prefixed_proxy_headers_are_recognised(prefix: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ali-cdn-real-ip", "cf-connecting-ip", "cloudfront-viewer-address", "do-connecting-ip"),
+        *("fastly-client-ip", "fly-client-ip", "incap-client-ip", "ngrok-auth-user-email"),
+        *("rndr-id", "tailscale-user-login", "x-akamai-edgescape", "x-amz-cf-id"),
+        *("x-amzn-trace-id", "x-appengine-user-ip", "x-azure-clientip", "x-cloud-trace-context"),
+        *("x-envoy-external-address", "x-fastly-ssl", "x-fd-healthprobe", "x-forwarded-for"),
+        *("x-goog-authenticated-user-email", "x-ms-proxy", "x-nf-client-connection-ip"),
+        *("x-ngrok-user", "x-original-url", "x-railway-edge", "x-sucuri-clientip", "x-vercel-id"),
+    ],
+)
+def test_vendor_prefixed_proxy_headers_are_recognised(name: str) -> None:
     with pytest.raises(Unauthorized, match="came through a proxy"):
-        server().authenticate(request({f"{prefix}something": "x"}))
+        server().authenticate(request({name: "x"}))
 
 
 def test_ordinary_headers_are_not_proxy_headers() -> None:

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from tools.mutants.kept import ModuleResult, Survivor, score, with_reasons
+from tools.mutants.kept import (
+    ModuleResult,
+    Survivor,
+    absent_from,
+    score,
+    survivors_still_in,
+    with_reasons,
+)
 from tools.mutants.lua_mutants import lua_mutants, with_markers
 from tools.mutants.mutant import Source
 from tools.mutants.python_mutants import python_mutants
@@ -107,9 +114,31 @@ def test_instrumented_lua_function_records_its_run_and_keeps_its_lines() -> None
     assert len(marked.splitlines()) == len(LUA.splitlines())
 
 
+def test_instrumented_lua_file_records_the_run_of_its_other_statements() -> None:
+    first, *_ = with_markers(lua(b"local a = 1\nredis.call(a)\n"), "ran").splitlines()
+    assert first.endswith(" redis.pcall('SADD', 'ran', 'free.lua:1:2');local a = 1")
+
+
 def test_reasons_are_kept_and_equivalent_mutants_do_not_count() -> None:
     before = ModuleResult("", 10, [Survivor("f", "a  ->  b", True, "equivalent: never negative")])
     found = [Survivor("f", "a  ->  b", True), Survivor("f", "a  ->  c", True)]
     after = ModuleResult("", 11, with_reasons(found, before))
     assert [each.reason for each in after.survivors] == ["equivalent: never negative", ""]
     assert score([after]) == 90
+
+
+def test_mutants_that_a_module_had_before_are_not_new() -> None:
+    before = lua_mutants(lua(b"local a = f(1, 2)\nlocal b = f(1, 2)\n"))
+    now = lua_mutants(lua(b"local a = f(1, 2)\nlocal b = f(1, 3)\n"))
+    assert [each.change for each in absent_from(before, now)] == [
+        "local b = f(1, 3)  ->  local b = f(2, 3)",
+        "local b = f(1, 3)  ->  local b = f(1, 4)",
+    ]
+
+
+def test_survivor_is_kept_while_its_mutant_is_there() -> None:
+    change = "local a = 1  ->  local a = 2"
+    before = ModuleResult("", 2, [Survivor("", change, True), Survivor("", "gone  ->  x", True)])
+    assert [
+        each.change for each in survivors_still_in(lua_mutants(lua(b"local a = 1\n")), before)
+    ] == [change]

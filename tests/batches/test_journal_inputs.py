@@ -16,7 +16,6 @@ from replicate_mcp.batches.journal_inputs import (
 )
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.errors import InvalidInput, TaskProblem
-from replicate_mcp.tasks.secret_inputs import is_secret, is_secret_schema
 
 VALUES = st.recursive(
     st.booleans() | st.integers(-3, 3) | st.sampled_from([1.0, 0.5, "", "a\nb", "é", "1"]),
@@ -71,35 +70,50 @@ def test_expectations_are_kept_and_refused_tasks_and_secrets_are_not() -> None:
     assert (third.inputs, third.secrets) == (None, ("hf_token",))
 
 
+def test_equal_inputs_of_two_tasks_are_shared_although_a_refused_one_lacks_them() -> None:
+    tasks = [planned(n, {"workflow": ["w" * 99, 1]}) for n in range(2)]
+    refused = replace(planned(2, {}), problems=(TaskProblem(2, None, "is wrong"),))
+    text = encode_inputs([*tasks, refused], max_running=None)
+    assert text.count("w" * 99) == 1
+    assert " " not in text
+    assert [each.inputs for each in decode_inputs(text).tasks] == [
+        {"workflow": ["w" * 99, 1]},
+        {"workflow": ["w" * 99, 1]},
+        None,
+    ]
+
+
+def test_secret_of_every_task_is_not_kept_as_a_shared_input() -> None:
+    tasks = [replace(planned(n, {"hf_token": "hidden"}), secrets=("hf_token",)) for n in range(2)]
+    assert "hidden" not in encode_inputs(tasks, max_running=None)
+
+
+@pytest.mark.parametrize("pair", [(True, 1), (0, False), (1, 1.0), ([True], [1])])
+def test_equal_inputs_of_different_types_are_not_shared(pair: tuple[Any, Any]) -> None:
+    tasks = [planned(n, {"x": value}) for n, value in enumerate(pair)]
+    recorded = decode_inputs(encode_inputs(tasks, max_running=None))
+    assert repr([(each.inputs or {})["x"] for each in recorded.tasks]) == repr(list(pair))
+
+
+def test_recorded_inputs_are_hidden_in_repr_and_of_one_image_by_default() -> None:
+    recorded = RecordedInputs({"image": "private"})
+    assert "private" not in repr(recorded)
+    assert recorded.expected_count == 1
+
+
+def test_inputs_may_take_exactly_the_limit() -> None:
+    def encode(size: int) -> str:
+        return encode_inputs([planned(0, {}), planned(1, {"a": "x" * size})], max_running=None)
+
+    spare = MAX_INPUTS_BYTES - len(encode(1).replace("\n", ""))
+    assert len(encode(1 + spare).replace("\n", "")) == MAX_INPUTS_BYTES
+    with pytest.raises(InvalidInput):
+        encode(2 + spare)
+
+
 def test_inputs_over_the_limit_are_refused_by_the_first_task_beyond_it() -> None:
     half = "x" * (MAX_INPUTS_BYTES // 2 - 100)
     tasks = [planned(n, {"a": f"{n}{half}"}) for n in range(3)]
     assert encode_inputs(tasks[:2], max_running=None)
     with pytest.raises(InvalidInput, match="task 2: the inputs up to it have more than 16 MiB"):
         encode_inputs(tasks, max_running=None)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "secret"),
-    [
-        ("hf_api_token", "x", True),
-        ("API_KEY", "x", True),
-        ("password", "x", True),
-        ("token", "", False),
-        ("max_tokens", "x", False),
-        ("key", "c minor", False),
-        ("seed_token", 7, False),
-        ("images", [{"a": ["https://x.y/?t=r8_0123456789"]}], True),
-        ("image", "data:image/png;base64,AAr8_0123456789", False),
-        ("image", "r8_short", False),
-    ],
-)
-def test_secrets_are_known_by_their_name_or_content(name: str, value: Any, secret: bool) -> None:
-    assert is_secret(name, value) is secret
-
-
-def test_schema_marks_secrets() -> None:
-    assert is_secret_schema({"type": "string", "format": "password"})
-    assert is_secret_schema({"x-cog-secret": True})
-    assert is_secret_schema({"writeOnly": True})
-    assert not is_secret_schema({"type": "string", "format": "uri"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicate_mcp.tasks.file_urls import is_input_url, is_local
+from replicate_mcp.tasks.file_urls import is_input_url, is_large_data, is_local
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,15 @@ def test_text_without_a_scheme_may_be_a_path(text: str) -> None:
 def test_url_on_the_local_machine_is_recognised(text: str) -> None:
     assert is_local(text)
     assert is_input_url(text)
+
+
+@pytest.mark.parametrize("scheme", ["data:", "DATA:"])
+def test_data_uri_over_sixteen_thousand_characters_is_large(scheme: str) -> None:
+    uri = f"{scheme}image/png;base64,".ljust(16_000, "A")
+    assert not is_large_data(uri)
+    assert is_large_data(uri + "A")
+
+
+@pytest.mark.parametrize("value", ["dato:" + "A" * 20_000, ["data:,A"] * 20_000, 7, None])
+def test_other_long_value_is_no_large_data_uri(value: object) -> None:
+    assert not is_large_data(value)

@@ -289,6 +289,11 @@ def test_all_facts_of_an_input_are_read(schema: JSON, field: InputField) -> None
     assert known(schema).items == field.items
 
 
+def test_input_is_secret_if_its_schema_says_so() -> None:
+    assert field_of("x", {"type": "string", "format": "password"}, required=False).secret
+    assert not field_of("hf_token", {"type": "string"}, required=False).secret
+
+
 def test_input_has_no_items_by_default() -> None:
     assert InputField("x", "string", "", None, None, None, None, False).items == ""
 

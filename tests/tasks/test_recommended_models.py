@@ -119,6 +119,7 @@ def test_stop_words_do_not_narrow_a_search() -> None:
         (" Black-Forest-Labs/FLUX-SCHNEL ", "black-forest-labs/flux-schnell"),
         ("somebody/flux-schnel", "black-forest-labs/flux-schnell"),
         ("a/b/nano-banan", "google/nano-banana"),
+        ("a/" + "x" * 20 + "/nano-banan", "google/nano-banana"),
         ("google/banana", "google/nano-banana"),
         ("black-forest-labs/flux", "black-forest-labs/flux-dev"),
         ("x" * 150 + "/imagen-44", "google/imagen-4"),

@@ -9,12 +9,13 @@ import argparse
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,17 @@ def main() -> int:
         action="store_true",
         help="after adding tests: run only the named modules' mutants that no test noticed",
     )
+    parser.add_argument(
+        "--since",
+        metavar="COMMIT",
+        help="run only the mutants that the commit, which the kept results are of, did not have",
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     exit_when_asked()
     if not arguments.report:
         for group in _groups():
-            _run(group, arguments.only, survivors_only=arguments.survivors)
+            _run(group, arguments)
     return _conclude(arguments.only)
 
 
@@ -90,44 +96,72 @@ def _groups() -> Iterator[Group]:
     return (Group(**group) for group in TABLE["group"])
 
 
-def _run(group: Group, only: Sequence[str], *, survivors_only: bool) -> None:
+def _run(group: Group, arguments: argparse.Namespace) -> None:
     results = kept.load()
-    sources = []
+    parts: dict[str, _Part] = {}
     for source in map(Source.read, group.modules):
         before = results.get(source.module)
         unchanged = before is not None and before.digest == group.digest(source)
-        if _is_named(source.module, only) if only else not unchanged:
-            sources.append(source)
-    if not sources:
+        if not (_is_named(source.module, arguments.only) if arguments.only else not unchanged):
+            continue
+        mutants = _mutants(source)
+        part = _Part(source, mutants, mutants)
+        if arguments.survivors:
+            part = part.survivors_of(before)
+        elif arguments.since and before is not None:
+            part = part.new_since(arguments.since, before)
+        if part.tried or not arguments.survivors:
+            parts[source.module] = part
+    if not parts:
         return
-    mutants = {
-        source.module: lua_mutants(source) if source.is_lua else python_mutants(source)
-        for source in sources
-    }
-    if survivors_only:
-        mutants = {
-            module: kept.survivors_among(each, results[module])
-            for module, each in mutants.items()
-            if module in results
-        }
-        sources = [each for each in sources if mutants.get(each.module)]
-        if not sources:
-            return
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
-        for result in _hot_results(group, sources, mutants, Path(name)):
+        for result in _hot_results(group, list(parts.values()), Path(name)):
             if "error" in result:
                 sys.exit(f"{group.tests}: {result['error']}\n{(Path(name) / 'log').read_text()}")
             if "module" in result:
-                source = next(each for each in sources if each.module == result["module"])
-                tried = results[source.module].mutants if survivors_only else None
-                _finish(group, source, result, mutants[source.module], Path(name), tried)
+                _finish(group, parts[result["module"]], result, Path(name))
             else:
                 print(f"{result['tests']} tests; left out: {result['left_out'] or 'none'}")
 
 
-def _hot_results(
-    group: Group, sources: list[Source], mutants: dict[str, list[Mutant]], folder: Path
-) -> Iterator[dict[str, Any]]:
+def _mutants(source: Source) -> list[Mutant]:
+    return lua_mutants(source) if source.is_lua else python_mutants(source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is run of a module.
+
+    Attributes:
+        mutants: all mutants of the module.
+        tried: those that are run.
+        known: number of the others that count.
+    """
+
+    source: Source
+    mutants: list[Mutant]
+    tried: list[Mutant]
+    known: int = 0
+
+    def survivors_of(self, before: ModuleResult | None) -> "_Part":
+        """Return the part with the survivors of the run before; none if there was no such run."""
+        if before is None:
+            return replace(self, tried=[])
+        tried = kept.survivors_among(self.mutants, before)
+        return replace(self, tried=tried, known=before.mutants - len(tried))
+
+    def new_since(self, commit: str, before: ModuleResult) -> "_Part":
+        """Return the part with the mutants that the module did not have in a commit."""
+        file = self.source.path.relative_to(ROOT)
+        command = ["git", "show", f"{commit}:{file}"]
+        text = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).stdout
+        old = _mutants(replace(self.source, text=text))
+        tried = kept.absent_from(old, self.mutants)
+        lost = len(old) - (len(self.mutants) - len(tried))
+        return replace(self, tried=tried, known=before.mutants - lost)
+
+
+def _hot_results(group: Group, parts: Sequence[_Part], folder: Path) -> Iterator[dict[str, Any]]:
     """Fork a process that runs the group's tests against the mutants of functions.
 
     The process starts the next module only when the caller requests the next result.
@@ -144,6 +178,8 @@ def _hot_results(
                 print(json.dumps(result), file=file, flush=True)
                 os.read(wait_end, 1)
 
+            sources = [part.source for part in parts]
+            mutants = {part.source.module: part.tried for part in parts}
             plugin = HotRun(mutants, sources, group.max_test_seconds, folder, report)
             plugin.tracer.start()
             if pytest.main([*group.arguments, *group.files], plugins=[plugin]) not in (0, 5):
@@ -161,53 +197,45 @@ def _hot_results(
         ask_to_end(child)
 
 
-def _finish(
-    group: Group,
-    source: Source,
-    result: dict[str, Any],
-    mutants: list[Mutant],
-    folder: Path,
-    tried_before: int | None,
-) -> None:
+def _finish(group: Group, part: _Part, result: dict[str, Any], folder: Path) -> None:
     """Run the mutants that the hot process could not apply, and save the results.
 
     Args:
         group: group of the module.
-        source: module.
+        part: what is run of the module.
         result: result of the hot process.
-        mutants: mutants that were run.
         folder: folder for temporary files.
-        tried_before: number of the module's mutants if `mutants` are only its survivors.
     """
     begun = time.monotonic()
     verdicts = [Verdict(verdict) for verdict in result["verdicts"]]
     if Verdict.NOT_APPLIED in verdicts:
         import_early(result["imported"])
-    for place, mutant in enumerate(mutants):
+    for place, mutant in enumerate(part.tried):
         if verdicts[place] == Verdict.NOT_APPLIED:
             verdicts[place] = try_cold(mutant, result["tests"], group.arguments, folder).verdict
     survivors = [
         Survivor(mutant.function, mutant.change, verdict == Verdict.SURVIVED)
-        for mutant, verdict in zip(mutants, verdicts, strict=True)
+        for mutant, verdict in zip(part.tried, verdicts, strict=True)
         if verdict in (Verdict.SURVIVED, Verdict.UNREACHED)
     ]
     results = kept.load()
-    module = source.module
-    tried = tried_before or len(mutants) - verdicts.count(Verdict.INVALID)
-    results[module] = ModuleResult(
-        group.digest(source),
-        tried,
-        kept.with_reasons(survivors, results.get(module)),
-    )
+    module = part.source.module
+    before = results.get(module)
+    number = part.known + len(part.tried) - verdicts.count(Verdict.INVALID)
+    survivors = kept.with_reasons(survivors, before)
+    if before is not None:
+        others = kept.absent_from(part.tried, part.mutants)
+        survivors += kept.survivors_still_in(others, before)
+    results[module] = ModuleResult(group.digest(part.source), number, survivors)
     kept.save(results)
-    if not tried:
+    if not number:
         print(f"{module}: no mutants", flush=True)
         return
     timed_out = verdicts.count(Verdict.TIMED_OUT)
     took = result["seconds"] + time.monotonic() - begun
     print(
-        f"{module}: {kept.score([results[module]]):.0f}%, {len(survivors)} of {tried} not "
-        f"noticed, {timed_out} by time-out, {took / len(mutants):.2f} s each",
+        f"{module}: {kept.score([results[module]]):.0f}%, {len(survivors)} of {number} not "
+        f"noticed, {timed_out} by time-out, {took / max(1, len(part.tried)):.2f} s each",
         flush=True,
     )
 

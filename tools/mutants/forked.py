@@ -42,10 +42,14 @@ class Outcome:
 def patience(seconds: float) -> float:
     """Return the timeout of a test that takes `seconds` without a mutant.
 
-    It is longer while more processes than cores compete for the machine.
+    It is longer on a busy machine, though not much, since `seconds` is, too.
     """
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return (MIN_TEST_SECONDS + SLOWDOWN * seconds) * max(1.0, load)
+    return (MIN_TEST_SECONDS + SLOWDOWN * seconds) * min(2.0, busyness())
+
+
+def busyness() -> float:
+    """Return how many processes compete for each core, at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def run_forked(run: Callable[[int], None], limits: Sequence[float]) -> Outcome:

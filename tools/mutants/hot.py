@@ -26,6 +26,7 @@ from tools.mutants.forked import (
     PASSED,
     Outcome,
     Verdict,
+    busyness,
     fork,
     patience,
     run_forked,
@@ -83,7 +84,8 @@ class HotRun:
     Args:
         mutants: mutants by module.
         sources: mutated files.
-        max_test_seconds: maximum duration of a test; slower ones are left out.
+        max_test_seconds: maximum duration of a test, on a machine that is not busy; slower ones are
+            left out.
         folder: folder for temporary files.
         report: called with the results of each source as soon as they are available.
     """
@@ -151,11 +153,12 @@ class HotRun:
     def _measure(self, items: Sequence[pytest.Item]) -> None:
         """Measure the duration of each test, then the lines that it runs."""
         seconds = self._in_child(lambda: dict(self._durations(items)))
-        slow = [place for place, took in seconds.items() if took > self._max_test_seconds]
+        longest = self._max_test_seconds * busyness()
+        slow = [place for place, took in seconds.items() if took > longest]
         again = self._in_child(lambda: dict(self._durations([items[place] for place in slow])))
         for place, took in zip(slow, again.values(), strict=True):
             seconds[place] = min(seconds[place], took)
-        fit = [place for place, took in seconds.items() if 0 <= took <= self._max_test_seconds]
+        fit = [place for place, took in seconds.items() if 0 <= took <= longest]
         self._items = [items[place] for place in fit]
         self._seconds = [seconds[place] for place in fit]
         left_out = [items[place].nodeid for place in seconds if place not in set(fit)]
@@ -254,8 +257,6 @@ class HotRun:
         lines = [(file, line) for line in range(mutant.first_line, mutant.last_line + 1)]
         if any(line in at_import for line in lines):
             return None
-        if mutant.source.is_lua and not mutant.function:
-            return list(range(len(self._items)))
         return list(set().union(*(self._tests_of_line.get(line, set()) for line in lines)))
 
     def _outcome(self, mutant: Mutant, tests: Sequence[int]) -> Outcome:

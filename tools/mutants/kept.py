@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,9 +123,27 @@ def with_reasons(found: Iterable[Survivor], before: ModuleResult | None) -> list
 
 
 def survivors_among(mutants: Iterable[Mutant], before: ModuleResult) -> list[Mutant]:
-    """Return the mutants that survived before."""
-    changes = {(each.function, each.change) for each in before.survivors}
+    """Return the mutants that survived before, without those that no test could detect."""
+    changes = {(each.function, each.change) for each in before.survivors if not each.is_equivalent}
     return [each for each in mutants if (each.function, each.change) in changes]
+
+
+def survivors_still_in(mutants: Iterable[Mutant], before: ModuleResult) -> list[Survivor]:
+    """Return the earlier survivors that are among these mutants."""
+    changes = {(each.function, each.change) for each in mutants}
+    return [each for each in before.survivors if (each.function, each.change) in changes]
+
+
+def absent_from(some: Iterable[Mutant], mutants: Iterable[Mutant]) -> list[Mutant]:
+    """Return the mutants whose change is not one of `some`; equal changes count each."""
+    changes = Counter((each.function, each.change) for each in some)
+    absent = []
+    for each in mutants:
+        if changes[each.function, each.change]:
+            changes[each.function, each.change] -= 1
+        else:
+            absent.append(each)
+    return absent
 
 
 def _quoted(text: str) -> str:

@@ -76,7 +76,7 @@ def lua_mutants(source: Source) -> list[Mutant]:
 
 
 def with_markers(source: Source, key: str) -> str:
-    """Return the file with functions instrumented to record their execution in a Redis set.
+    """Return the file with its parts instrumented to record their execution in a Redis set.
 
     Args:
         source: Lua file.
@@ -86,12 +86,12 @@ def with_markers(source: Source, key: str) -> str:
     parts: list[str] = []
     for function, first, last, begin, finish in _functions(text):
         part = text[begin:finish]
-        opener = OPENER.match(part)
-        if function and opener:
-            mark = f"{source.path.name}:{first}:{last}"
-            call = f" redis.pcall('SADD', '{key}', '{mark}');"
-            part = part[: opener.end()] + call + part[opener.end() :]
-        parts.append(part)
+        opener = OPENER.match(part) if function else None
+        place = opener.end() if opener else 0
+        mark = f"{source.path.name}:{first}:{last}"
+        # A full memory refuses SADD, but not after a write that frees memory.
+        call = f" redis.pcall('SREM', '{key}', ''); redis.pcall('SADD', '{key}', '{mark}');"
+        parts.append(f"{part[:place]}{call}{part[place:]}")
     return "".join(parts)
 
 
