@@ -25,6 +25,8 @@ async def begin(
     account: str = "acme",
     prompt: str | None = "prompt",
     failures: tuple[TaskFailure, ...] = (),
+    resumable: bool = False,
+    seconds: float = 3600,
 ) -> AdmissionResult:
     journal = tuple(
         JournalTask(None if prompt is None else f"{prompt} {n}", f"{n}.png", "o/m")
@@ -32,7 +34,17 @@ async def begin(
     )
     waiting = tasks - len(failures)
     return await backend.open_batch(
-        NewBatch(batch, caller, account, "replicate-global", journal, key, failures),
+        NewBatch(
+            batch,
+            caller,
+            account,
+            "replicate-global",
+            journal,
+            key,
+            failures,
+            seconds=seconds,
+            resumable=resumable,
+        ),
         QueueEntry(batch, (account_semaphore(account), *also), account, waiting, max_running),
     )
 

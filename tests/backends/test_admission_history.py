@@ -1,17 +1,17 @@
 """Stateful test of admission: limits hold, no start is lost, and no entry starves.
 
 A Hypothesis state machine lets several holders of one backend enqueue, accept, finish, give up,
-stop, resume and close, on a clock that the test advances. A model keeps plain counts beside it: the
-starts that each entry requested, the permits that it holds, and the offers that its holder
-received. Calls of other holders may change a holder's offers before that holder reads them again;
-until then, only facts that are certain are checked.
+stop, resume, close, and take over batches of closed ones, on a clock that the test advances. A
+model keeps plain counts beside it: the starts that each entry requested, the permits that it holds,
+and the offers that its holder received. Calls of other holders may change a holder's offers before
+that holder reads them again; until then, only facts that are certain are checked.
 """
 
 from asyncio import Runner
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, cycle
 from pathlib import Path
 from secrets import token_hex
@@ -56,6 +56,9 @@ CLOCK_STEPS = (0.01, 0.04, 0.06, 0.3, 0.6, 2.0, 5.0)
 
 ENDS_WITHIN = 7.503
 """Seconds from an attempt to the end of its prediction at the latest; no sum of `CLOCK_STEPS`."""
+
+BATCH_SECONDS = 1e6
+"""Seconds until the deadline of a batch: longer than any history."""
 
 SLACK = 0.002
 """Seconds by which a backend may round: that near to a bound, both outcomes are right."""
@@ -133,6 +136,7 @@ class Entry:
     Attributes:
         pending: starts that wait or are offered; for a batch, the numbers of its tasks.
         in_queue: whether it has not been dequeued.
+        resumable: whether it is a batch that another holder may take over.
     """
 
     id: str
@@ -142,6 +146,7 @@ class Entry:
     max_running: int | None = None
     pending: deque[int] = field(default_factory=deque)
     in_queue: bool = True
+    resumable: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ class Counts:
         known: holders whose offers are exactly the ones that they received.
         decided: holders in `known` with no change since the last decision.
         decided_at: latest time known for certain at which a decision was made.
+        waiting: batches of closed holders that another one may take over, by name.
         states: the semaphores as the observer last read them.
         allowed: how many units of each may be held, by the previous state.
     """
@@ -182,6 +188,7 @@ class Counts:
         self.known: set[Holder] = set()
         self.decided: set[Holder] = set()
         self.decided_at = 0.0
+        self.waiting: dict[str, Entry] = {}
         self.states: dict[str, SemaphoreState] = {}
         self.allowed: dict[str, int] = {}
 
@@ -193,17 +200,23 @@ class Counts:
         return self.limits_by_hand.get(name, declared)
 
     def held(self, entry: Entry) -> int:
-        return sum(permit.entry is entry for permit in self.permits.values())
+        return sum(
+            permit.entry.id == entry.id and self._holds_units(permit)
+            for permit in self.permits.values()
+        )
 
     def offered(self, entry: Entry) -> int:
         return sum(offer.entry is entry for offer in entry.holder.offers.values())
+
+    def _holds_units(self, permit: "Permit") -> bool:
+        return permit.entry.holder.name in self.holders or permit.ends_by > self._clock.now
 
     def units_held(self, *, by_the_living: bool = True) -> Counter[str]:
         """Return the held units; those of closed holders are held until their predictions end."""
         return Counter(
             name
             for permit in self.permits.values()
-            if permit.entry.holder.name in self.holders or permit.ends_by > self._clock.now
+            if self._holds_units(permit)
             if by_the_living or not self.lives(permit.entry)
             for name in permit.entry.semaphores
         )
@@ -215,6 +228,8 @@ class Counts:
         del self.holders[holder.name]
         for entry in [each for each in self.entries.values() if each.holder is holder]:
             del self.entries[entry.id]
+            if entry.resumable and entry.in_queue and (entry.pending or self.held(entry)):
+                self.waiting[entry.id] = entry
         for number, permit in list(self.permits.items()):
             if permit.entry.holder is holder and not permit.entry.is_batch:
                 del self.permits[number]
@@ -391,6 +406,7 @@ class NewEntry(NamedTuple):
     semaphores: tuple[str, ...]
     starts: int
     max_running: int | None = None
+    resumable: bool = False
 
 
 NEW_BATCHES = st.builds(
@@ -398,6 +414,7 @@ NEW_BATCHES = st.builds(
     st.sampled_from([(OWN,), (OWN, "team"), (OWN, "studio")]),
     st.sampled_from([1, 2, 3, 6]),
     st.sampled_from([None, 1, 2]),
+    st.booleans(),
 )
 NEW_CONTEXTS = st.builds(
     NewEntry,
@@ -462,6 +479,9 @@ class AdmissionHistory(RuleBasedStateMachine):
 
     def in_queue(self) -> list[str]:
         return [entry.id for entry in self._busy() if entry.in_queue and self._counts.lives(entry)]
+
+    def waiting_for_a_holder(self) -> list[str]:
+        return list(self._counts.waiting) if self.idle_enough() else []
 
     def held(self) -> list[int]:
         permits = self._counts.permits.items()
@@ -579,6 +599,11 @@ class AdmissionHistory(RuleBasedStateMachine):
     @rule(holder=one_of(one_of_several))
     def close_holder(self, holder: str) -> None:
         self._run(self._go(self._counts.holders[holder]))
+
+    @while_any(waiting_for_a_holder)
+    @rule(holder=one_of(living), batch=one_of(waiting_for_a_holder))
+    def take_over_batch(self, holder: str, batch: str) -> None:
+        self._run(self._take_over(self._counts.holders[holder], batch))
 
     @rule(seconds=st.sampled_from(CLOCK_STEPS))
     def time_passes(self, seconds: float) -> None:
@@ -735,14 +760,35 @@ class AdmissionHistory(RuleBasedStateMachine):
         tasks = deque(range(new.starts))
         name = f"{holder.name}-batch{next(self._ids)}"
         self._counts.entries[name] = Entry(
-            name, holder, new.semaphores, True, new.max_running, tasks
+            name, holder, new.semaphores, True, new.max_running, tasks, resumable=new.resumable
         )
         journal = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in tasks)
         admission = await holder.backend.open_batch(
-            NewBatch(name, "server", "acme", "replicate-global", journal),
+            NewBatch(
+                name,
+                "server",
+                "acme",
+                "replicate-global",
+                journal,
+                seconds=BATCH_SECONDS,
+                resumable=new.resumable,
+            ),
             QueueEntry(name, new.semaphores, "acme", new.starts, new.max_running),
         )
         self._counts.shown(holder, admission)
+
+    async def _take_over(self, holder: Holder, batch: str) -> None:
+        left, backend = self._counts.waiting.pop(batch), holder.backend
+        assert batch in await backend.resumable_batches("acme")
+        taken = await backend.take_over(batch)
+        assert taken is not None
+        own = QueueEntry(batch, left.semaphores, "acme", 0, left.max_running)
+        assert taken.entry == own
+        assert await self._onlooker.take_over(batch) is None
+        tasks = await backend.unstarted_tasks(batch)
+        assert tasks == sorted(left.pending)
+        self._counts.entries[batch] = replace(left, holder=holder, pending=deque(tasks))
+        self._counts.shown(holder, await backend.enqueue(replace(own, waiting=len(tasks))))
 
     def _contexts(self, holder: Holder, semaphores: tuple[str, ...]) -> Entry:
         entry = Entry(f"{holder.name}-{'+'.join(semaphores)}", holder, semaphores, False)

@@ -3,7 +3,8 @@
 Several processes work on each backend, with one clock. Every call is made on both, and the
 responses and all readable state are compared. The histories are random, each with a bias that leads
 it where chance alone seldom goes: a rate that is lowered repeatedly, withdrawn slots, an exhausted
-daily quota, a first entry that waits for the second of its semaphores.
+daily quota, a first entry that waits for the second of its semaphores, batches that change their
+process.
 """
 
 import random
@@ -28,6 +29,7 @@ from replicate_mcp.batches.journal import (
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
+    TakenOver,
 )
 from replicate_mcp.errors import SemaphoreInUse, UnknownSemaphore
 from replicate_mcp.semaphores.adaptive_rate import Throttling
@@ -62,6 +64,8 @@ class Side:
             case RecordedAttempts():
                 chosen = {self.name(permit): s for permit, s in answer.cancel_after.items()}
                 return chosen, self.read(answer.admission), _near(answer.quota_resets_in)
+            case TakenOver():
+                return _near(answer.seconds_left), answer.entry
         return answer
 
 
@@ -95,7 +99,7 @@ class Bent:
 USUAL = {
     "begin": 4, "join": 3, "admit": 4, "note": 10, "finish": 8, "put_back": 2, "record": 1,
     "leave": 2, "resize": 1, "wait": 6, "names": 1, "claim": 2, "orphans": 1, "leave_all": 1,
-    "cancel": 1,
+    "cancel": 1, "mark": 1, "resume": 2, "give_back": 2,
 }  # fmt: skip
 
 BENTS = [
@@ -119,6 +123,20 @@ BENTS = [
     ),
     Bent("processes come and go", {**USUAL, "leave_all": 8, "orphans": 8}, waits=(0.1, 200, 2_000)),
     Bent("names come and go", {**USUAL, "names": 12, "resize": 6, "leave_all": 4}),
+    Bent(
+        "batches change their process",
+        {
+            **USUAL,
+            "leave_all": 8,
+            "orphans": 8,
+            "resume": 16,
+            "give_back": 8,
+            "mark": 4,
+            "cancel": 2,
+        },
+        limit=8,
+        waits=(0.1, 1, 20),
+    ),
 ]
 
 
@@ -135,6 +153,7 @@ class History:
     offers: dict[int, str] = field(default_factory=dict)
     permits: dict[int, tuple[str, int, str]] = field(default_factory=dict)
     left_behind: dict[int, tuple[str, int]] = field(default_factory=dict)
+    adopted: set[int] = field(default_factory=set)
     claimed: dict[int, str] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     count: int = 0
@@ -162,9 +181,11 @@ class History:
         await self.both("semaphores", "onlooker", lambda backend, _: semaphores(backend))
         await self.both("shares", "onlooker", lambda backend, _: shares(backend))
         await self.both("attempts", "onlooker", attempts)
+        await self.both("waiting", "onlooker", lambda b, _: b.resumable_batches("acme"))
         if wholly:
             for batch in [name for name, each in self.batches.items() if each.creates]:
                 await self.both("results", "onlooker", partial(journal, batch))
+                await self.both("unstarted", "onlooker", partial(unstarted, batch))
             await self.both(
                 "predictions", "onlooker", lambda backend, _: backend.list_prediction_ids("acme")
             )
@@ -223,7 +244,10 @@ class History:
         key_or_none = self.pick([None, None, key])
         journal_tasks = tuple(JournalTask(f"prompt {n}", f"{n}.png", "o/m") for n in range(tasks))
         invalid = (failed(0),) if tasks > 2 and self.chance.random() < 0.2 else ()
-        new = NewBatch(batch, "server", "acme", "g", journal_tasks, key_or_none, invalid)
+        new = NewBatch(
+            batch, "server", "acme", "g", journal_tasks, key_or_none, invalid,
+            seconds=self.pick([30, 4_000, 4_000]), resumable=self.chance.random() < 0.5,
+        )  # fmt: skip
         entry = QueueEntry(batch, (OWN, *also), "acme", tasks - len(invalid), max_running)
         waiting = list(range(len(invalid), tasks))
         self.batches[batch] = Batch(holder, entry.semaphores, True, waiting)
@@ -320,6 +344,8 @@ class History:
             ),
         )
         if admission is not None:
+            if prediction is not None:
+                self.claimed[number] = prediction
             del self.permits[number]
             self.left_behind[number] = (entry, task)
             self.shown(holder, admission)
@@ -419,6 +445,41 @@ class History:
             for holder in self.living():
                 await self.both("canceled?", holder, lambda b, _: canceled(b))
 
+    async def mark(self) -> None:
+        """Make a batch resumable, whichever process runs it."""
+        entry = self.pick([name for name, each in self.batches.items() if each.creates])
+        if entry is not None:
+            holder = self.pick(self.living())
+            await self.both(f"mark {entry}", holder, lambda b, _: b.mark_resumable(entry))
+
+    async def resume(self) -> None:
+        """Take over a batch that waits for a process; sometimes one that does not."""
+        holder = self.pick(self.living())
+        waiting = await self.both("waiting?", holder, lambda b, _: b.resumable_batches("acme"))
+        entry = self.pick(waiting) or self.pick([n for n, e in self.batches.items() if e.creates])
+        if entry is None:
+            return
+        taken = await self.both(f"take over {entry}", holder, lambda b, _: b.take_over(entry))
+        assert (taken is not None) == (entry in waiting)
+        if taken is not None:
+            tasks = await self.both("unstarted", holder, partial(unstarted, entry))
+            batch = self.batches[entry]
+            batch.holder, batch.tasks = holder, tasks
+            more = QueueEntry(entry, batch.semaphores, "acme", len(tasks))
+            admission = await self.both(f"go on {more}", holder, lambda b, _: b.enqueue(more))
+            if admission[0] is not UnknownSemaphore:
+                self.shown(holder, admission)
+
+    async def give_back(self) -> None:
+        """Leave the task of an adopted attempt to the process that runs its batch."""
+        number = self.pick([number for number in self.permits if number in self.adopted])
+        if number is not None:
+            _, _, holder = self.permits.pop(number)
+            admission = await self.both(
+                f"give back {number}", holder, lambda b, s: b.give_back(s.numbers[number])
+            )
+            self.shown(holder, admission)
+
     async def orphans(self) -> None:
         """Adopt a process's orphans, or abandon an attempt."""
         holder = self.pick(self.living())
@@ -426,6 +487,7 @@ class History:
         for number in left[:2]:
             assert await self.both(f"adopt {number}", holder, partial(adopt, number))
             self.permits[number] = (*self.left_behind[number], holder)
+            self.adopted.add(number)
         mine = [n for n, each in self.permits.items() if self.batches[each[0]].creates]
         number = self.pick(mine)
         if number is not None and self.chance.random() < 0.3:
@@ -490,6 +552,10 @@ async def register(name: str, limit: int, backend: Backend, _: Side) -> Any:
 
 async def adopt(number: int, backend: Backend, side: Side) -> Any:
     return await backend.adopt(side.numbers[number])
+
+
+async def unstarted(batch: str, backend: Backend, _: Side) -> Any:
+    return await backend.unstarted_tasks(batch)
 
 
 async def journal(batch: str, backend: Backend, _: Side) -> Any:

@@ -34,8 +34,20 @@ from replicate_mcp.backends.redis.encoding import (
     encode_row,
     encode_throttling,
 )
-from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry, MirroredPermit
-from replicate_mcp.batches.journal import BatchState, IdempotencyKey, JournalTask, NewBatch
+from replicate_mcp.backends.redis.mirror import (
+    Mirror,
+    MirroredBatch,
+    MirroredEntry,
+    MirroredPermit,
+    decode_complete_batch,
+)
+from replicate_mcp.batches.journal import (
+    BatchState,
+    IdempotencyKey,
+    JournalTask,
+    NewBatch,
+    RetriedTasks,
+)
 from replicate_mcp.errors import BackendUnavailable, InvalidInput
 from replicate_mcp.semaphores.adaptive_rate import Throttling
 from replicate_mcp.semaphores.permit_store import AdmissionResult, Offer, QueueEntry, SemaphoreState
@@ -149,7 +161,7 @@ def test_recorded_attempts_are_decoded_with_the_quota_reset_time() -> None:
 
 
 def test_batch_is_decoded_with_an_optional_first_prompt() -> None:
-    encoded = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", "", "", ""]
+    encoded = ["b", "server", "acme", "g", "5", "2", "1", "", "10.5", "", "", "", ""]
     assert decode_batch(encoded) == BatchState(
         "b", "server", "acme", "g", 5, 2, 1, False, 10.5, None, None
     )
@@ -159,6 +171,8 @@ def test_batch_is_decoded_with_an_optional_first_prompt() -> None:
         "b", "server", "acme", "g", 5, 2, 1, True, 10.5, 20.25, "a cat"
     )
     assert decode_batch([*encoded, ""]).first_prompt is None
+    encoded[12] = "3"
+    assert (decode_batch(encoded).resumed, decode_batch(encoded).first_prompt) == (3, None)
 
 
 def test_result_is_decoded_as_it_was_encoded() -> None:
@@ -176,12 +190,14 @@ def test_result_is_decoded_as_it_was_encoded() -> None:
         ("interrupted", "interrupted", True, "Nothing was billed: send it again."),
         ("lost", "create_outcome_unknown", False, "It may have been billed: check replicate.com"),
         ("unsure", "create_outcome_unknown", False, "Redis was restarted and may have lost"),
+        ("canceled", "canceled", True, "The batch was cancelled before this task was created."),
+        ("out_of_time", "deadline_exceeded", True, "while it waited for a process to run it"),
     ],
 )
 def test_reason_for_a_task_of_a_dead_holder_forms_a_valid_result(
     name: str, code: str, retryable: bool, words: str
 ) -> None:
-    assert REASONS.keys() == {"interrupted", "lost", "unsure"}
+    assert REASONS.keys() == {"interrupted", "lost", "unsure", "canceled", "out_of_time"}
     task = '"prompt": "a", "output_filename": "0.png", "model": "o/m"}'
     read = decode_result('{"task_index":0,' + REASONS[name] + "," + task)
     assert not isinstance(read, TaskSuccess)
@@ -216,8 +232,11 @@ def test_batch_is_encoded_with_its_tasks_and_failures() -> None:
                 {"prompt": None, "output_filename": "1.png", "model": "o/m"},
             ],
             "failures": [],
+            "seconds": 0,
         },
     }  # fmt: skip
+    resumable = OpenBatchCall(new_batch(resumable=True, seconds=90.5), entry).encode()["batch"]
+    assert (resumable["resumable"], resumable["seconds"]) == (True, 90.5)
     batch = new_batch(key=IdempotencyKey("k", "d"), failures=(failed(1),))
     encoded = OpenBatchCall(batch, dataclasses.replace(entry, account=None, max_running=4)).encode()
     assert (encoded["batch"]["key"], encoded["batch"]["digest"], encoded["max_running"]) == (
@@ -278,11 +297,11 @@ def test_throttling_is_encoded_with_its_known_fields() -> None:
 # Mirrored state, encoded for a resync.
 
 
-def test_empty_mirror_is_encoded_as_empty_lists() -> None:
+def test_empty_mirror_is_encoded_as_empty() -> None:
     mirror = Mirror(lambda: 0.0)
     assert mirror.encode() == {
         "newest": "0", "declared": [], "set": [], "rates": [], "images": [], "permits": [],
-        "entries": [], "batches": [],
+        "entries": [], "batches": {},
     }  # fmt: skip
     assert (mirror.accounts(), mirror.running(), mirror.waiting("b")) == ([], [], 0)
 
@@ -291,6 +310,42 @@ def test_mirrored_batch_is_encoded_with_its_creation_time() -> None:
     encoded = MirroredBatch(new_batch(), 1_000.5).encode()
     assert encoded["created_at"] == 1_000.5
     assert encoded["caller"] == "server"
+    assert not {"entry", "elsewhere"} & encoded.keys()
+
+
+def test_batch_that_was_taken_over_is_mirrored_completely() -> None:
+    state = ["b", "token:x", "acme", "g", "3", "1", "1", "1", "10.5", "", "old", "[0, 2, 1]", "2"]
+    tasks = [
+        json.dumps({"prompt": "a", "output_filename": f"{n}.png", "model": "o/m"}) for n in range(3)
+    ]
+    rows = [encode_row(SUCCESS)[2], encode_row(failed(1))[2]]
+    reply = [state, "100.5", "k", "d", "inputs", [OWN, "team"], "acme", "4", ["0"], tasks, rows]
+    kept = decode_complete_batch(reply)
+    entry = QueueEntry("b", (OWN, "team"), "acme", 0, 4)
+    assert kept == MirroredBatch(
+        NewBatch(
+            "b", "token:x", "acme", "g",
+            tuple(JournalTask("a", f"{n}.png", "o/m") for n in range(3)),
+            IdempotencyKey("k", "d"), inputs="inputs", retry=RetriedTasks("old", (0, 2, 1)),
+            seconds=90.0, resumable=True,
+        ),
+        10.5, {3: encode_row(SUCCESS), 1: encode_row(failed(1))}, canceled=True,
+        entry=entry, resumed=2, elsewhere=(0,),
+    )  # fmt: skip
+    encoded = kept.encode()
+    assert (encoded["elsewhere"], encoded["entry"]["max_running"]) == ((0,), 4)
+    mirror = Mirror(lambda: 0.0)
+    mirror.take_over(kept, entry)
+    assert mirror.encode()["batches"] == {"b": 2}
+    assert [each["entry"] for each in mirror.encode()["entries"]] == ["b"]
+    mirror.dequeue("b")
+    assert "entry" not in kept.encode()
+    mirror.mark_taken_over("b")
+    assert mirror.encode()["batches"] == {"b": -1}
+    state[11] = state[10] = ""
+    kept = decode_complete_batch([state, "100.5", "", "", "", [OWN], "", "", [], tasks, []])
+    assert (kept.batch.key, kept.batch.retry, kept.rows) == (None, None, {})
+    assert kept.entry == QueueEntry("b", (OWN,), None, 0)
 
 
 def test_context_permit_is_encoded_without_and_attempt_with_attempt_fields() -> None:
@@ -325,7 +380,7 @@ def test_ended_batch_is_mirrored_for_an_hour_despite_later_records() -> None:
     assert mirror.batches["b"].closed_at == 0.0
     now = 3_601.0
     mirror.drop_expired()
-    assert mirror.encode()["batches"] == []
+    assert mirror.encode()["batches"] == {}
 
 
 def test_removed_name_and_its_entries_are_not_encoded() -> None:

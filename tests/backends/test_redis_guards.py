@@ -184,6 +184,9 @@ MAY_NOT_BE_LOST: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "cancel_batch": lambda one, _: one.cancel_batch("b"),
     "orphans": lambda one, _: one.orphans("acme"),
     "semaphores": lambda one, _: one.semaphores(),
+    "give_back": lambda one, permit: one.give_back(permit),
+    "mark_resumable": lambda one, _: one.mark_resumable("b"),
+    "unstarted_tasks": lambda one, _: one.unstarted_tasks("b"),
 }
 MAY_BE_REFUSED: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "declare_limit": lambda one, _: one.declare_limit(OWN, 3, per_minute=600),
@@ -192,6 +195,7 @@ MAY_BE_REFUSED: dict[str, Callable[[RedisBackend, int], Awaitable[object]]] = {
     "accept_offers": lambda one, _: one.accept_offers([1]),
     "record_attempts": lambda one, _: one.record_attempts({1: attempt("b", 1)}),
     "import_running": lambda one, _: one.import_running("acme", []),
+    "take_over": lambda one, _: one.take_over("b2"),
 }
 
 

@@ -84,6 +84,49 @@ async def test_idle_polls_test_only_the_locks_of_processes_with_work(tmp_path: P
         await each.close()
 
 
+async def test_cost_of_a_batch_is_independent_of_the_results_in_the_journal(
+    backend: SqliteBackend,
+) -> None:
+    made = 0
+
+    async def fill(batches: int) -> None:
+        nonlocal made
+        for _ in range(batches):
+            made += 1
+            await begin(backend, f"ended-{made}", 100)
+            await backend.record_results(f"ended-{made}", [failed(task) for task in range(100)])
+            for task in range(100):
+                await backend.claim_prediction(
+                    made * 1000 + task, f"ended-{made}", f"{made} {task}"
+                )
+
+    async def costs(batch: str) -> list[int]:
+        permits: list[int] = []
+
+        async def opened() -> None:
+            permits.extend(await take_all(backend, await begin(backend, batch, 2, resumable=True)))
+
+        return [
+            await instructions(backend, step)
+            for step in (
+                opened,
+                lambda: backend.finish(permits[0], batch, failed(0, f"p of {batch}")),
+                lambda: backend.get_batch(batch),
+                lambda: backend.results(batch),
+                lambda: backend.unstarted_tasks(batch),
+                lambda: backend.resumable_batches("acme"),
+                lambda: backend.record_results(batch, [failed(1)]),
+                lambda: backend._step(lambda _, journal: journal.forget_old()),
+            )
+        ]
+
+    await fill(2)
+    before = await costs("first")
+    await fill(20)
+    for less, more in zip(before, await costs("second"), strict=True):
+        assert more < less * 1.2 + 50
+
+
 async def test_opening_and_listing_cost_is_independent_of_the_number_of_batches(
     tmp_path: Path,
 ) -> None:

@@ -63,7 +63,7 @@ def path(tmp_path: Path) -> Path:
 
 def bytes_of(path: Path) -> dict[str, int]:
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (3,)
+        assert file.execute("PRAGMA user_version").fetchone() == (4,)
         return dict(file.execute("SELECT state, bytes FROM journal_bytes WHERE account = 'acme'"))
 
 

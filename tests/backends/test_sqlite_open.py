@@ -41,7 +41,7 @@ def test_new_file_has_our_application_id_and_uses_wal(tmp_path: Path) -> None:
     open_database(str(path)).close()
     with raw(path) as other:
         assert other.execute("PRAGMA application_id").fetchone() == (0x52504C4D,)
-        assert other.execute("PRAGMA user_version").fetchone() == (3,)
+        assert other.execute("PRAGMA user_version").fetchone() == (4,)
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert count(other, "batch") == 0
 
@@ -50,12 +50,12 @@ def test_file_of_a_newer_version_is_rejected_with_a_remedy(tmp_path: Path) -> No
     path = tmp_path / "state.db"
     open_database(str(path)).close()
     with raw(path) as other:
-        other.execute("PRAGMA user_version = 4")
+        other.execute("PRAGMA user_version = 5")
     with pytest.raises(BackendUnavailable, match=r"by a newer replicate-mcp: upgrade this one"):
         open_database(str(path))
     with raw(path) as other:
-        assert other.execute("PRAGMA user_version").fetchone() == (4,)
-        other.execute("PRAGMA user_version = 3")
+        assert other.execute("PRAGMA user_version").fetchone() == (5,)
+        other.execute("PRAGMA user_version = 4")
     open_database(str(path)).close()
 
 

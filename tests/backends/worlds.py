@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 
 from backends.steps import OWN
+from replicate_mcp.backends.redis.backend import RedisBackend
 from replicate_mcp.backends.space import JOURNAL_BYTES
+from replicate_mcp.backends.sqlite.backend import SqliteBackend, _remove_holder
 from replicate_mcp.batches.backend import Backend
 
 
@@ -29,6 +31,18 @@ class World:
         self._open_as = open_as
         self._stack = stack
         self.clock = Clock()
+
+    async def declare_dead(self, backend: Backend, by: Backend) -> None:
+        """Let a process, which only lost contact, be declared dead by another one."""
+        if isinstance(backend, SqliteBackend) and isinstance(by, SqliteBackend):
+            dead = backend._holder
+            await by._step(lambda permits, journal: _remove_holder(permits, journal, dead))
+        elif isinstance(backend, RedisBackend) and isinstance(by, RedisBackend):
+            client, prefix = by._server._client, by._server.address.prefix
+            await client.zadd(f"{prefix}leases", {backend._session.holder: 1})
+            await client.hset(f"{prefix}holders", f"since {by._session.holder}", "1")
+            by._session._unbroken_since = float("-inf")
+            await by.semaphores()
 
     async def open(self, label: str = "", journal_bytes: int = JOURNAL_BYTES) -> Backend:
         """Open a holder, which the test closes."""

@@ -132,7 +132,7 @@ class TakenOver:
     """A batch that this process runs from now on.
 
     Attributes:
-        seconds_left: seconds until its deadline; negative if that has passed.
+        seconds_left: seconds until its deadline.
         entry: its entry in the queue, which keeps its turn; nothing of it waits yet.
     """
 
@@ -184,7 +184,7 @@ class Journal(Protocol):
         """Make this process the one that runs a batch without a process.
 
         Returns:
-            None if another process runs it, or if it has ended.
+            None if another process runs it, or if nothing more of it is to be created.
         """
 
     async def unstarted_tasks(self, batch_id: str) -> list[int]:

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from replicate_mcp.backends.redis.call_coalescing import CallCoalescer
-from replicate_mcp.backends.redis.decoding import decode_attempt, decode_recorded_attempts
+from replicate_mcp.backends.redis.decoding import (
+    REASONS,
+    decode_attempt,
+    decode_recorded_attempts,
+)
 from replicate_mcp.backends.redis.encoding import (
     FinishCall,
     RecordAttemptsCall,
@@ -77,6 +81,13 @@ class RedisAttempts(RedisStore):
             self._mirror.permits.pop(permit, None)
             if entry is not None and wanted is not None:
                 self._mirror.set_waiting(entry, wanted)
+            return self._admission_result(answer)
+
+    async def give_back(self, permit: int) -> AdmissionResult:
+        """Release the permit of an adopted attempt that created nothing, and leave its task."""
+        async with self._session.lock() as session:
+            answer = await session.call("give_back", permit=str(permit), reasons=REASONS)
+            self._mirror.permits.pop(permit, None)
             return self._admission_result(answer)
 
     async def finish(

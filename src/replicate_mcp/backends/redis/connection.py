@@ -278,7 +278,7 @@ class RedisConnection:
         self._wake_ups = wake_ups
 
     async def wait_for_wakeup(self, holder: str) -> None:
-        """Wait for the next wake-up, or for the restored connection after a loss."""
+        """Wait for the next wake-up, a batch that waits for a process, or a restored connection."""
         self.is_listening = True
         try:
             await self._wait_for_wakeup(holder)
@@ -293,7 +293,8 @@ class RedisConnection:
                 message = await self._wake_ups.get_message(timeout=None)
                 if message and message["channel"] == self._orphans_channel:
                     self.orphan_messages += 1
-                    continue
+                    if not message["data"]:  # Nothing waits for a process.
+                        continue
                 if message:
                     return
                 # After the system has closed the connection, the client returns None at once,

@@ -12,7 +12,9 @@ from replicate_mcp.backends.redis.encoding import encode_reason
 from replicate_mcp.batches.attempt_store import AttemptRecord, RecordedAttempts
 from replicate_mcp.batches.journal import BatchState, RetriedTasks
 from replicate_mcp.batches.messages import (
+    CANCELED,
     INTERRUPTED,
+    OUT_OF_TIME,
     OUTCOME_UNKNOWN,
     OUTCOME_UNKNOWN_AFTER_RESTART,
 )
@@ -81,13 +83,14 @@ def decode_batch(reply: Sequence[str]) -> BatchState:
     """Decode a batch of the journal."""
     (
         batch, caller, account, semaphore, total, succeeded, failed, canceled, created, ended,
-        retry_of, retried, *first_task,
+        retry_of, retried, resumed, *first_task,
     ) = reply  # fmt: skip
     return BatchState(
         batch, caller, account, semaphore, int(total), int(succeeded), int(failed),
         bool(canceled), float(created), float(ended) if ended else None,
         first_prompt(first_task[0]) if first_task else None,
         RetriedTasks(retry_of, tuple(json.loads(retried))) if retry_of else None,
+        int(resumed or 0),
     )  # fmt: skip
 
 
@@ -98,6 +101,8 @@ def decode_result(row: str) -> TaskResult:
 
 REASONS = {
     "interrupted": encode_reason("interrupted", INTERRUPTED, retryable=True),
+    "canceled": encode_reason("canceled", CANCELED, retryable=True),
+    "out_of_time": encode_reason("deadline_exceeded", OUT_OF_TIME, retryable=True),
     "lost": encode_reason("create_outcome_unknown", OUTCOME_UNKNOWN, retryable=False),
     "unsure": encode_reason(
         "create_outcome_unknown", OUTCOME_UNKNOWN_AFTER_RESTART, retryable=False

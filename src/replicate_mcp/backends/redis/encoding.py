@@ -20,10 +20,15 @@ Row = tuple[int, bool, str, str | None, int | None]
 
 def encode_row(result: TaskResult, permit: int | None = None) -> Row:
     """Encode a result as it is stored."""
+    return row_of(result, result.model_dump_json(exclude_none=True), permit)
+
+
+def row_of(result: TaskResult, text: str, permit: int | None = None) -> Row:
+    """Return a result's row; `text` is its JSON."""
     return (
         result.task_index,
         isinstance(result, TaskSuccess),
-        result.model_dump_json(exclude_none=True),
+        text,
         result.prediction_id,
         permit,
     )
@@ -48,6 +53,8 @@ def encode_batch(batch: NewBatch) -> dict[str, Any]:
         ],
         **({} if not batch.inputs else {"inputs": batch.inputs}),
         **({} if batch.retry is None else encode_retry(batch.retry)),
+        "seconds": batch.seconds,
+        **({"resumable": True} if batch.resumable else {}),
         "failures": [
             (each.task_index, encode_reason(each.error_code, each.error, retryable=each.retryable))
             for each in batch.failures

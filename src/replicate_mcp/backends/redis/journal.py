@@ -2,13 +2,24 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from replicate_mcp.backends.names import check_encodable
 from replicate_mcp.backends.redis.call_coalescing import CallCoalescer
-from replicate_mcp.backends.redis.decoding import BatchOpened, decode_batch, decode_result
-from replicate_mcp.backends.redis.encoding import OpenBatchCall, encode_row
-from replicate_mcp.backends.redis.mirror import Mirror, MirroredBatch, MirroredEntry
+from replicate_mcp.backends.redis.decoding import (
+    REASONS,
+    BatchOpened,
+    decode_batch,
+    decode_result,
+)
+from replicate_mcp.backends.redis.encoding import OpenBatchCall, encode_row, row_of
+from replicate_mcp.backends.redis.mirror import (
+    Mirror,
+    MirroredBatch,
+    MirroredEntry,
+    decode_complete_batch,
+)
 from replicate_mcp.backends.redis.session import Session
 from replicate_mcp.backends.redis.store import RedisStore, unknown_name
 from replicate_mcp.backends.space import MEMO_BYTES, journal_full, memo_size
@@ -17,6 +28,7 @@ from replicate_mcp.batches.journal import (
     IdempotencyKeyExists,
     JournalTask,
     NewBatch,
+    TakenOver,
 )
 from replicate_mcp.cpu_bound import run_cpu_bound
 from replicate_mcp.errors import ReplicateMcpError
@@ -68,7 +80,9 @@ class RedisJournal(RedisStore):
     def _mirror_opened(self, call: OpenBatchCall, answer: BatchOpened | BatchNotOpened) -> None:
         if isinstance(answer, BatchOpened):
             self._mirror.enqueue(MirroredEntry(call.entry, call.entry.waiting), answer.limits)
-            self._mirror.batches[call.batch.id] = MirroredBatch(call.batch, answer.created_at)
+            self._mirror.batches[call.batch.id] = MirroredBatch(
+                call.batch, answer.created_at, entry=call.entry
+            )
 
     async def check_idempotency_key(self, caller: str, key: str) -> None:
         """Raise `IdempotencyKeyExists` if a batch of the caller's has `key`."""
@@ -87,6 +101,9 @@ class RedisJournal(RedisStore):
             if wanted is not None:
                 reply["wanted"] = wanted
             answer = await session.call("record_results", **reply)
+            if answer[1] == "lost":
+                session.lose([batch_id])
+                return self._admission_result(answer)
             if wanted is not None:
                 self._mirror.set_waiting(batch_id, wanted)
             was_running = batch_id in self._mirror.running()
@@ -95,21 +112,57 @@ class RedisJournal(RedisStore):
                 await self._restore(session, batch_id)
             return self._admission_result(answer)
 
+    async def mark_resumable(self, batch_id: str) -> None:
+        """Allow another process to run a batch on if this one ends."""
+        async with self._session.lock() as session:
+            await session.call("mark_resumable", batch=batch_id)
+            kept = self._mirror.batches.get(batch_id)
+            if kept is not None:
+                kept.batch = replace(kept.batch, resumable=True)
+
+    async def resumable_batches(self, account: str) -> list[str]:
+        """Return the account's batches that wait for a process, in queue order."""
+        if self._session.has_no_orphans:
+            return []
+        (reply,) = await self._session.read("resumable_batches", account=account)
+        return list(reply)
+
+    async def take_over(self, batch_id: str) -> TakenOver | None:
+        """Make this process the one that runs a batch, unless another process was first."""
+        async with self._session.lock() as session:
+            if batch_id in self._mirror.running():
+                return None
+            answer = await session.call("take_over", batch=batch_id)
+            if not answer:
+                return None
+            now, reply = answer
+            kept = decode_complete_batch(reply)
+            assert kept.entry is not None
+            self._mirror.take_over(kept, kept.entry)
+            return TakenOver(kept.created_at + kept.batch.seconds - float(now), kept.entry)
+
+    async def unstarted_tasks(self, batch_id: str) -> list[int]:
+        """Return a batch's tasks with neither a result nor a permit, in order."""
+        async with self._session.lock() as session:
+            (reply,) = await session.call("unstarted_tasks", batch=batch_id, reasons=REASONS)
+        return list(map(int, reply))
+
     async def cancel_batch(self, batch_id: str) -> None:
         """Mark a batch as canceled, and wake the process that runs it."""
         async with self._session.lock() as session:
-            await session.call("cancel_batch", batch=batch_id)
+            await session.call("cancel_batch", batch=batch_id, reasons=REASONS)
 
     async def canceled_batches(self) -> list[str]:
         """Return this process's running batches that were marked as canceled."""
         running = self._mirror.running()
         if not running:
             return []
-        (reply,) = await self._session.read("list_canceled", batches=running)
-        for batch in reply:
+        canceled, lost = await self._session.read("list_canceled", batches=running)
+        self._session.lose(lost)
+        for batch in canceled:
             if batch in self._mirror.batches:
                 self._mirror.batches[batch].canceled = True
-        return list(reply)
+        return list(canceled)
 
     async def interrupted_batches(self) -> list[str]:
         """Return batches that were taken over while contact was lost for over a lease."""
@@ -145,9 +198,14 @@ class RedisJournal(RedisStore):
         last = -1 if limit is None else after + limit - 1
         (reply,) = await self._session.read("results", batch=batch_id, after=after, last=last)
         rows: Sequence[str] = reply
-        return await run_cpu_bound(
+        results = await run_cpu_bound(
             lambda: [decode_result(row) for row in rows], size_bytes=sum(map(len, rows))
         )
+        kept = self._mirror.batches.get(batch_id)
+        if kept is not None and kept.resumed:
+            # Others recorded some of them.
+            self._mirror.add_results(batch_id, map(row_of, results, rows))
+        return results
 
     async def get_cached(self, key: str) -> str | None:
         """Return a cached response of Replicate's; None if missing or expired."""

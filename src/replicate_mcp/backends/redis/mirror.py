@@ -4,20 +4,23 @@ A server that was restarted, failed over or emptied may have lost its state, or 
 The state that each living process sends is authoritative.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from replicate_mcp.backends.redis.decoding import decode_batch, decode_result
 from replicate_mcp.backends.redis.encoding import (
     Row,
     attempt_fingerprint,
     encode_batch,
     encode_entry,
     encode_inputs,
+    row_of,
 )
 from replicate_mcp.batches.attempt_store import Attempt
-from replicate_mcp.batches.journal import NewBatch
+from replicate_mcp.batches.journal import IdempotencyKey, JournalTask, NewBatch
 from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.semaphores.rate_limit import Rate
@@ -105,7 +108,11 @@ class MirroredBatch:
         created_at: when it was opened, by the server's clock; seconds since the epoch.
         rows: its results by task.
         canceled: whether it was marked as canceled.
-        taken_over: whether others ended its waiting tasks because this process seemed dead.
+        taken_over: whether others ended its waiting tasks, or run it on, because this process
+            seemed dead.
+        entry: its entry in the queue; None once this process creates nothing more of it.
+        resumed: how often it had been taken over when this process began to run it.
+        elsewhere: tasks that had a permit of another process then.
         closed_at: when it ended or was taken over, on this process's own clock; None while it runs.
     """
 
@@ -114,11 +121,24 @@ class MirroredBatch:
     rows: dict[int, Row] = field(default_factory=dict)
     canceled: bool = False
     taken_over: bool = False
+    entry: QueueEntry | None = None
+    resumed: int = 0
+    elsewhere: tuple[int, ...] = ()
     closed_at: float | None = None
+
+    @property
+    def is_run_elsewhere(self) -> bool:
+        """Whether another process may know more of it than this one."""
+        return self.taken_over and self.batch.resumable
 
     def encode(self) -> dict[str, Any]:
         """Encode the batch for the script."""
-        return {**encode_batch(self.batch), "created_at": self.created_at}
+        fields = encode_batch(self.batch) | {"created_at": self.created_at}
+        if self.entry is not None:
+            fields["entry"] = encode_entry(self.entry, 0)
+        if self.elsewhere:
+            fields["elsewhere"] = self.elsewhere
+        return fields
 
     def size(self) -> int:
         """Return the approximate memory size of its tasks and results in bytes."""
@@ -128,6 +148,42 @@ class MirroredBatch:
         return sum(map(sys.getsizeof, texts)) + sum(
             sys.getsizeof(row[2]) for row in self.rows.values()
         )
+
+
+def decode_complete_batch(reply: Sequence[Any]) -> MirroredBatch:
+    """Decode a batch that this process has taken over from the reply of `journal.encode` in Lua."""
+    (
+        state, deadline, key, digest, inputs, semaphores, account, max_running, elsewhere, tasks,
+        rows,
+    ) = reply  # fmt: skip
+    found = decode_batch(state)
+    batch = NewBatch(
+        found.id,
+        found.caller,
+        found.account,
+        found.semaphore,
+        tuple(JournalTask(**json.loads(task)) for task in tasks),
+        IdempotencyKey(key, digest) if key else None,
+        inputs=inputs,
+        retry=found.retry,
+        seconds=float(deadline) - found.created_at,
+        resumable=True,
+    )
+    return MirroredBatch(
+        batch,
+        found.created_at,
+        rows={row[0]: row for row in (row_of(decode_result(text), text) for text in rows)},
+        canceled=found.canceled,
+        entry=QueueEntry(
+            found.id,
+            tuple(semaphores),
+            account or None,
+            waiting=0,
+            max_running=int(max_running) if max_running else None,
+        ),
+        resumed=found.resumed,
+        elsewhere=tuple(map(int, elsewhere)),
+    )
 
 
 class Mirror:
@@ -166,11 +222,17 @@ class Mirror:
         self.declared.pop(name, None)
         for entry in [each.entry for each in self.entries.values()]:
             if name in entry.semaphores:
-                del self.entries[entry.id]
+                self.dequeue(entry.id)
 
     def waiting(self, entry: str) -> int:
         """Return the number of starts that an entry waits for."""
         return self.entries[entry].wanted if entry in self.entries else 0
+
+    def dequeue(self, entry: str) -> None:
+        """Remove an entry from the queue for good."""
+        self.entries.pop(entry, None)
+        if entry in self.batches:
+            self.batches[entry].entry = None
 
     def set_waiting(self, entry: str, wanted: int) -> None:
         """Set the number of starts that an entry waits for."""
@@ -232,13 +294,19 @@ class Mirror:
             self._close(batch)
 
     def mark_taken_over(self, batch: str) -> bool:
-        """Mark a batch as taken over; return False if it was marked before."""
-        kept = self.batches[batch]
-        if kept.taken_over:
+        """Mark a batch as taken over; return False if it was marked before, or is unknown."""
+        kept = self.batches.get(batch)
+        if kept is None or kept.taken_over:
             return False
         kept.taken_over = True
         self._close(batch)
         return True
+
+    def take_over(self, kept: MirroredBatch, entry: QueueEntry) -> None:
+        """Add a batch that this process has taken over, with its entry."""
+        self.drop_batch(entry.id)  # It may have run the batch before.
+        self.batches[entry.id] = kept
+        self.entries[entry.id] = MirroredEntry(entry, 0)
 
     def running(self) -> list[str]:
         """Return the batches that have not ended, as far as this process knows."""
@@ -254,7 +322,7 @@ class Mirror:
             self.drop_batch(oldest)
 
     def drop_batch(self, batch: str) -> None:
-        """Drop an ended batch."""
+        """Drop a batch that has ended, or that others run."""
         self._ended_bytes -= self._ended.pop(batch, 0)
         self.batches.pop(batch, None)
 
@@ -292,5 +360,8 @@ class Mirror:
             ],
             "permits": [kept.encode(permit) for permit, kept in self.permits.items()],
             "entries": [kept.encode() for kept in self.entries.values()],
-            "batches": list(self.batches),
+            "batches": {
+                batch: -1 if kept.taken_over else kept.resumed
+                for batch, kept in self.batches.items()
+            },
         }

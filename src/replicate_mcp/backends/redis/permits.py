@@ -118,7 +118,7 @@ class RedisPermits(RedisStore):
             # Only now: a repeated call must send the same number.
             self._mirror.set_waiting(entry, wanted)
             if count is None:
-                self._mirror.entries.pop(entry, None)
+                self._mirror.dequeue(entry)
             return self._admission_result(answer)
 
     async def accept_offers(self, permits: Sequence[int]) -> AcceptedOffers:

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -171,6 +171,7 @@ class Session:
         """Restore a batch's results, under the lock; and the batch itself, if `entirely`."""
         rows = list(kept.rows.values())
         fields = kept.encode() if entirely else None
+        entry = self._mirror.entries.get(kept.batch.id)
         for start in range(0, len(rows) or 1, ROWS_A_CALL):
             self._sequence += 1
             await self._call(
@@ -185,7 +186,9 @@ class Session:
                         ]
                     ],
                     "canceled": kept.canceled,
-                    "is_complete": start + ROWS_A_CALL >= len(rows),
+                    "resumed": -1 if kept.taken_over else kept.resumed,
+                    "entry": None if entry is None else entry.encode(),
+                    "is_complete": start + ROWS_A_CALL >= len(rows) and not kept.is_run_elsewhere,
                 },
                 self._sequence,
             )
@@ -194,8 +197,14 @@ class Session:
         """Require a resync before the next call: the mirror lacks the effect of the last one."""
         self._is_registered = False
 
+    def lose(self, batches: Iterable[str]) -> None:
+        """Give up these batches: others have ended their waiting tasks, or run them."""
+        for batch in batches:
+            if self._mirror.mark_taken_over(batch):
+                self._taken_over.append(batch)
+
     def pop_taken_over(self) -> list[str]:
-        """Return the batches whose waiting tasks others have ended, each only once."""
+        """Return the batches that were given up, each only once."""
         taken_over, self._taken_over = self._taken_over, []
         return taken_over
 
@@ -223,11 +232,12 @@ class Session:
                 self._server.address.shown,
                 self._server.address.lease,
             )
+        self.lose(taken_over)
         for batch, kept in list(self._mirror.batches.items()):
-            if batch in taken_over and self._mirror.mark_taken_over(batch):
-                self._taken_over.append(batch)
-            if generation == self.generation and batch in lost and kept.closed_at is not None:
-                self._mirror.drop_batch(batch)  # Deleted by the server to make space.
+            is_old = generation == self.generation and kept.closed_at is not None
+            if batch in lost and (is_old or kept.is_run_elsewhere):
+                # Deleted by the server to make space; or its process restores it.
+                self._mirror.drop_batch(batch)
             elif generation != self.generation or batch in lost:
                 await self.restore(kept, entirely=batch in lost)
         self.generation, self._is_registered = generation, True

@@ -255,11 +255,10 @@ class SqliteBackend:
 
         def give_back(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
             released = permits.give_back(permit)
-            if released is not None:
-                batch, task, is_queued = released
-                if not is_queued:
-                    interrupted = _failure(task, journal.task(batch, task), "interrupted")
-                    journal.record_results(batch, [interrupted])
+            if released is not None and not journal.has_process(released[0]):
+                batch, task = released
+                interrupted = _failure(task, journal.task(batch, task), "interrupted")
+                journal.record_results(batch, [interrupted])
             return permits.admit()
 
         return await self._step(give_back)
@@ -289,7 +288,7 @@ class SqliteBackend:
         """Record results without releasing a permit."""
 
         def record(permits: PermitTables, journal: JournalTables) -> AdmissionResult:
-            if waited and not journal.runs(batch_id):
+            if waited and journal.is_run_elsewhere(batch_id):
                 return permits.admit()
             if journal.record_results(batch_id, results):
                 permits.leave_queue(batch_id)
@@ -309,8 +308,10 @@ class SqliteBackend:
         """Make this process the one that runs a batch, unless another process was first."""
 
         def take_over(permits: PermitTables, journal: JournalTables) -> TakenOver | None:
-            entry = permits.take_over(batch_id)
-            return None if entry is None else TakenOver(journal.take_over(batch_id), entry)
+            waits = batch_id in journal.waiting_for_process()
+            if not waits or journal.why_not_resumable(batch_id) is not None:
+                return None
+            return TakenOver(journal.take_over(batch_id), permits.take_over(batch_id))
 
         return await self._step(take_over)
 

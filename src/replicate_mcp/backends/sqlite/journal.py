@@ -71,7 +71,12 @@ class JournalTables:
         """Delete expired rows."""
         since = self._now - JOURNAL_SECONDS
         self._forget_old_batches()
-        self._db.execute("DELETE FROM prediction WHERE claimed_at < ?", (since,))
+        self._db.execute(
+            # Up to the oldest permit whose prediction is not expired: no later row is read.
+            "DELETE FROM prediction WHERE permit < coalesce((SELECT permit FROM prediction"
+            " WHERE claimed_at >= ? ORDER BY permit LIMIT 1), 1 << 62)",
+            (since,),
+        )
         self.cache.forget_old()
         self._db.execute("DELETE FROM usage WHERE day < ?", (day_of(since),))
 
@@ -218,10 +223,23 @@ class JournalTables:
         ).fetchall()
         return [batch for (batch,) in rows]
 
-    def runs(self, batch: str) -> bool:
-        """Return whether this process runs a batch, or ran it until it ended."""
-        row = self._db.execute("SELECT holder FROM batch WHERE id = ?", (batch,)).fetchone()
-        return row is None or row[0] == self._holder
+    def is_run_elsewhere(self, batch: str) -> bool:
+        """Return whether another process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ? AND ended_at IS NULL"
+            " AND batch.holder != ? AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch, self._holder),
+        ).fetchone()
+        return row is not None
+
+    def has_process(self, batch: str) -> bool:
+        """Return whether a process runs a batch, or it waits for one."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch LEFT JOIN queue ON entry = id WHERE id = ?"
+            " AND (batch.holder != '' OR entry IS NOT NULL)",
+            (batch,),
+        ).fetchone()
+        return row is not None
 
     def mark_resumable(self, batch: str) -> None:
         """Allow another process to run a batch on."""
@@ -242,7 +260,7 @@ class JournalTables:
         """Return why a batch without a process is not run on; None if it waits for one."""
         entry, canceled, deadline = self._db.execute(
             "SELECT entry, canceled, deadline FROM batch"
-            " LEFT JOIN queue ON entry = id AND queue.holder = '' WHERE id = ?",
+            " LEFT JOIN queue ON entry = id WHERE id = ?",
             (batch,),
         ).fetchone()
         if entry is None:
@@ -266,7 +284,9 @@ class JournalTables:
 
     def unstarted(self, batch: str) -> list[int]:
         """Return the indexes of the same tasks, in order."""
-        row = self._db.execute("SELECT total FROM batch WHERE id = ?", (batch,)).fetchone()
+        row = self._db.execute(
+            "SELECT total FROM batch WHERE id = ? AND state != 'forgotten'", (batch,)
+        ).fetchone()
         done = {
             task
             for (task,) in self._db.execute(

@@ -6,9 +6,14 @@ An idle server asks this, so nothing is imported before there is a file, and a l
 from contextlib import closing
 from pathlib import Path
 
+_ATTEMPTS = "SELECT holder FROM permit WHERE task IS NOT NULL"
+_RESUMABLE = " UNION SELECT holder FROM batch WHERE resumable AND ended_at IS NULL"
 
-def has_orphans(path: Path) -> bool:
+
+def has_orphans(path: Path, *, resumes: bool = False) -> bool:
     """Return whether a state file has attempts to recover: those whose process is dead.
+
+    With `resumes`, batches that this process may run on count as well.
 
     A missing file has none, and is not created. Where the file cannot be read, the answer is True,
     since opening it says why. Call this in a thread: SQLite may wait for another process.
@@ -22,9 +27,8 @@ def has_orphans(path: Path) -> bool:
 
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            holders = connection.execute(
-                "SELECT DISTINCT holder FROM permit WHERE task IS NOT NULL"
-            ).fetchall()
+            query = _ATTEMPTS + (_RESUMABLE if resumes else "")
+            holders = set(connection.execute(query).fetchall())
     except sqlite3.Error:
         return True
     if not holders:

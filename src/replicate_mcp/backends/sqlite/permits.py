@@ -69,8 +69,8 @@ class PermitTables:
         """
         self._withdraw("holder = ?", (holder,))
         waiting = self._db.execute(
-            "UPDATE queue SET holder = '', waiting = 0 WHERE holder = ?"
-            " AND entry IN (SELECT id FROM batch WHERE resumable AND ended_at IS NULL)",
+            "UPDATE queue SET holder = '', waiting = 0 WHERE entry IN"
+            " (SELECT id FROM batch WHERE holder = ? AND ended_at IS NULL AND resumable)",
             (holder,),
         ).rowcount
         self._db.execute("DELETE FROM queue WHERE holder = ?", (holder,))
@@ -142,16 +142,13 @@ class PermitTables:
         self._withdraw("entry = ?", (entry,))
         self._db.execute("DELETE FROM queue WHERE entry = ?", (entry,))
 
-    def take_over(self, entry: str) -> QueueEntry | None:
-        """Make this process the holder of an entry that has none; return None otherwise."""
-        rows = self._db.execute(
-            "UPDATE queue SET holder = ? WHERE entry = ? AND holder = ''"
+    def take_over(self, entry: str) -> QueueEntry:
+        """Make this process the holder of an entry without one."""
+        ((semaphore, also, account, at_most),) = self._db.execute(
+            "UPDATE queue SET holder = ? WHERE entry = ?"
             " RETURNING semaphore, also, account, at_most",
             (self._holder, entry),
         ).fetchall()
-        if not rows:
-            return None
-        ((semaphore, also, account, at_most),) = rows
         semaphores = (semaphore, also) if also else (semaphore,)
         return QueueEntry(entry, semaphores, account, waiting=0, max_running=at_most)
 
@@ -220,20 +217,17 @@ class PermitTables:
                 self._rates.store(account, on_throttled(rate, throttling, sent_at=taken_at))
         return self.admit()
 
-    def give_back(self, permit: int) -> tuple[str, int, bool] | None:
+    def give_back(self, permit: int) -> tuple[str, int] | None:
         """Release the permit of an attempt that created nothing.
 
         Returns:
-            Batch and task of the attempt, and whether the batch is in the queue; None if there is
-            no such permit.
+            Batch and task of the attempt; None if there is no such permit.
         """
         self._usage.uncount(permit)
         rows = self._db.execute(
-            "DELETE FROM permit WHERE id = ? RETURNING entry, task,"
-            " EXISTS (SELECT 1 FROM queue WHERE queue.entry = permit.entry)",
-            (permit,),
+            "DELETE FROM permit WHERE id = ? RETURNING entry, task", (permit,)
         ).fetchall()
-        return next(((batch, task, bool(queued)) for batch, task, queued in rows), None)
+        return next(iter(rows), None)
 
     def free(self, permit: int, *, counts_images: bool = True) -> None:
         """Release a permit; subtract its images from the daily count if none were requested."""
@@ -390,7 +384,8 @@ class PermitTables:
         marks = ", ".join("?" * len(entries))
         return dict(
             self._db.execute(
-                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks}) GROUP BY entry",
+                f"SELECT entry, count(*) FROM permit WHERE entry IN ({marks})"
+                " AND ends_by IS NOT 0 GROUP BY entry",
                 entries,
             )
         )

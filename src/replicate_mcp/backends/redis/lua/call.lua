@@ -7,10 +7,10 @@
 -- that has written once may continue to write, and renewing the lease is a write that is always
 -- allowed.
 local ALLOWED_WHEN_FULL = {
-  renew = true, dequeue = true, release = true, requeue = true, finish = true,
+  renew = true, dequeue = true, release = true, requeue = true, give_back = true, finish = true,
   record_results = true, abandon = true, adopt = true, claim_prediction = true,
   cancel_batch = true, close = true, restore_batch = true, admit = true, orphans = true,
-  semaphores = true,
+  semaphores = true, mark_resumable = true, unstarted_tasks = true,
 }
 
 function answer()
@@ -29,6 +29,10 @@ function answer()
   end
   local reply = commands[command]()
   if space.settle then space.settle() end  -- It is not in the script of `renew`.
-  if permits.has_new_orphans then redis.call('PUBLISH', prefix .. 'orphans', '') end
+  if journal.has_new_waiting then
+    redis.call('PUBLISH', prefix .. 'orphans', 'batch')  -- Wakes every process.
+  elseif permits.has_new_orphans then
+    redis.call('PUBLISH', prefix .. 'orphans', '')
+  end
   return {'ok', unpack(reply)}
 end

@@ -60,7 +60,8 @@ function commands.remove()
   holders.reap_dead()
   local name = args.semaphore
   if not holders.limit(name) then return {'unknown', known_names()} end
-  local in_use, waiting = permits.in_use(name), queue.by_semaphore()[name] or 0
+  local in_use = permits.in_use(name)
+  local waiting = (queue.by_semaphore()[name] or 0) + (queue.without_holder()[name] or 0)
   local others = holders.others_with(name)
   if in_use + waiting + others > 0 then
     return {'used', whole(in_use), whole(waiting), whole(others)}
@@ -91,7 +92,7 @@ function commands.usage_by_holder()
     end
   end
   for _, entry in each_record(key.entries) do
-    add(entry.holder, entry.semaphores, 0, entry.waiting)
+    if entry.holder ~= '' then add(entry.holder, entry.semaphores, 0, entry.waiting) end
   end
   local labels = values_of(key.holders, users)
   for _, share in ipairs(shares) do share[1] = labels[share[1]] or '' end
@@ -136,7 +137,7 @@ local function open_batch(call)
   if not journal.exists(call.entry) then
     local refused = space.make(call.batch)
     if refused then return {'full', refused} end
-    journal.open(call.entry, call.batch)
+    journal.open(call.entry, call.batch, call)
   end
   local limits = enqueue(call)
   return {'opened', limits, redis.call('HGET', batch_key(call.entry), 'created_at')}
@@ -152,9 +153,10 @@ function commands.open_batch()
 end
 
 function commands.dequeue()
-  if args.entirely then
+  if args.entirely and journal.is_run_here(args.entry) then
     queue.remove(args.entry)
-  else
+    journal.forget_entry(args.entry)
+  elseif not args.entirely then
     queue.set_wanted(args.entry, args.wanted)
   end
   return {permits.admit()}
@@ -249,6 +251,16 @@ function commands.requeue()
   return {permits.admit()}
 end
 
+-- Release the permit of an attempt that created nothing; its task is left to the process that runs
+-- the batch, or will.
+function commands.give_back()
+  local record = permits.free(args.permit, false)
+  if record and redis.call('HEXISTS', key.running, record.entry) == 0 then
+    journal.end_task(record.entry, record.task, args.reasons.interrupted)
+  end
+  return {permits.admit()}
+end
+
 function commands.admit()
   holders.reap_dead_if_due()
   return {permits.admit()}
@@ -280,7 +292,9 @@ function commands.finish()
   return {recorded and permits.admit() or {'', ''}, outcomes}
 end
 
+-- Return also whether the batch is known, or is not this process's any more.
 function commands.record_results()
+  if args.wanted and not journal.is_run_here(args.batch) then return {permits.admit(), 'lost'} end
   local known = journal.record(args.batch, args.results)
   if args.wanted then queue.set_wanted(args.batch, args.wanted) end
   return {permits.admit(), known and '1' or ''}
@@ -373,12 +387,18 @@ end
 function commands.restore_batch()
   if not journal.exists(args.batch) then
     if not args.fields then return {} end
-    journal.open(args.batch, args.fields)
+    journal.open(args.batch, args.fields, args.fields.entry)
+  end
+  if args.fields and not journal.is_taken_over(args.batch, args.resumed) then
+    journal.run(args.batch, args.resumed)
+    if args.entry then queue.enqueue(args.entry) end
   end
   local account = journal.account_of(args.batch)
   for _, result in ipairs(args.results) do
     if result[4] and not journal.is_claimed(account, result[4]) then
-      journal.claim(account, result[4], result[5])
+      -- It stays claimed, although the permit of a result that others recorded is not known.
+      local permit = result[5] ~= '0' and result[5] or whole(permits.next_numbers(1))
+      journal.claim(account, result[4], permit)
     end
   end
   journal.record(args.batch, args.results)
@@ -387,18 +407,37 @@ function commands.restore_batch()
   return {}
 end
 
-function commands.cancel_batch()
-  journal.cancel(args.batch)
+function commands.mark_resumable()
+  journal.mark_resumable(args.batch)
   return {}
 end
 
+function commands.resumable_batches() return {journal.waiting_for_process(args.account)} end
+
+function commands.take_over()
+  if not journal.take_over(args.batch) then return {} end
+  return {exact(now), journal.encode(args.batch)}
+end
+
+function commands.unstarted_tasks() return {journal.unstarted(args.batch, args.reasons)} end
+
+function commands.cancel_batch()
+  journal.cancel(args.batch, args.reasons)
+  return {}
+end
+
+-- Return those of this process's batches that are marked as canceled, and those that others run.
 function commands.list_canceled()
-  local canceled = {}
+  local canceled, lost, holders_of = {}, {}, values_of(key.running, args.batches)
   for _, batch in ipairs(args.batches) do
     local marks = redis.call('HMGET', batch_key(batch), 'canceled', 'ended_at')
-    if marks[1] and not marks[2] then canceled[#canceled + 1] = batch end
+    if holders_of[batch] and holders_of[batch] ~= me then
+      lost[#lost + 1] = batch
+    elseif marks[1] and not marks[2] then
+      canceled[#canceled + 1] = batch
+    end
   end
-  return {canceled}
+  return {canceled, lost}
 end
 
 function commands.get_batch() return {journal.state(args.batch)} end

@@ -5,7 +5,7 @@
 -- predictions are unknown, so a new generation begins: nothing is admitted for one lease, in which
 -- every living process sends its state again. The same happens to the state of another version.
 
-local LAYOUT = 3   -- of the keys; increase it with each change that other versions cannot read
+local LAYOUT = 4   -- of the keys; increase it with each change that other versions cannot read
 
 local run, old
 

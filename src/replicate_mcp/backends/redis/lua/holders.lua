@@ -120,7 +120,10 @@ function holders.remove_name(name)
   holders.refresh(name)
   for id, entry in each_record(key.entries) do
     for _, semaphore in ipairs(entry.semaphores) do
-      if semaphore == name then queue.remove(id) end
+      if semaphore == name then
+        queue.remove(id)
+        journal.forget_entry(id)
+      end
     end
   end
 end
@@ -134,8 +137,14 @@ end
 
 -- Delete unused names that were not set by an admin.
 function holders.delete_unused_names()
+  local needed
+  local function is_needed(name)  -- By a batch, whichever process takes it over.
+    needed = needed or queue.without_holder()
+    return needed[name]
+  end
   for name, set in each_record(key.set) do
-    if not set.by_admin and not declared(name) and permits.in_use(name) == 0 then
+    if not set.by_admin and not declared(name) and permits.in_use(name) == 0
+      and not is_needed(name) then
       redis.call('HDEL', key.set, name)
       holders.refresh(name)
     end
@@ -172,11 +181,13 @@ end
 -- Dead holders
 
 -- Remove these processes, the keys of `gone`, and all their state except the permits of their
--- predictions; all at once, since some of it is found only by reading that of every process.
+-- predictions, and batches that may be run on; all at once, since some of it is found only by reading that of every process.
 function holders.remove(gone, reasons)
   permits.withdraw_from(gone)
   for id, entry in each_record(key.entries) do
-    if gone[entry.holder] then queue.remove(id) end
+    if gone[entry.holder] then
+      if journal.is_resumable(id) then queue.give_to(id, '') else queue.remove(id) end
+    end
   end
   local undeclared = {}
   for holder in pairs(gone) do
@@ -239,6 +250,7 @@ function holders.reap_dead()
     redis.call('HSET', key.generation, 'reaped_at', exact(now))
   end
   release_ended(reasons)
+  journal.end_waiting_batches(reasons)
 end
 
 -- Do the same, at most once a second for all processes that share the server.

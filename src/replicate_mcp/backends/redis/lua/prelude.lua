@@ -36,7 +36,9 @@ local GENERATION_HASHES = {
 local GENERATION_SETS = {
   queue = 0,        -- entries that wait, by turn
   declared = 0,     -- limits and rates that processes declare, in this order; see holders.lua
-  orphans = 0,      -- 'account permit' of permits whose holder is not registered, in this order
+  -- 'account permit' of permits whose holder is not registered, and 'account batch:id' of batches
+  -- that wait for a process to take them over, in this order
+  orphans = 0,
   leases = '+inf',  -- holders, by the end of their lease on the server's clock
 }
 local key = {
@@ -44,7 +46,7 @@ local key = {
   stalled = prefix .. 'stalled',        -- holders that did not accept their offers in time
   -- These outlive the generation; losing them breaks no limit.
   attempts = prefix .. 'attempts',      -- permit: its record, and the description of its attempt
-  running = prefix .. 'running',        -- batch: the holder that runs it
+  running = prefix .. 'running',        -- batch: the holder that runs it; '' if it waits for one
   rates = prefix .. 'rates',            -- account: its rate
 }
 local generation_keys = {}

@@ -1,6 +1,6 @@
 -- The queue: one entry for each batch, or for a process's contexts on one semaphore, in turn.
 --
--- An entry's record: holder, semaphores, account, max_running, waiting (its starts that wait,
+-- An entry's record: holder ('' for a batch that waits for a process), semaphores, account, max_running, waiting (its starts that wait,
 -- without those that are offered), and turn.
 
 local ACCOUNT_PREFIX = 'account:'   -- as in semaphores/names.py
@@ -40,7 +40,7 @@ local function put(id, entry)
   end
 end
 
--- Put an entry of this process in the queue, unless it waits already, and set its starts.
+-- Put an entry of this process in the queue, unless it is there already, and set its starts.
 function queue.enqueue(item)
   if not entry_of(item.entry) then
     put(item.entry, {
@@ -61,6 +61,27 @@ function queue.remove(id)
   known[id] = false
 end
 
+-- Give an entry to another holder: its offers are withdrawn, and nothing of it waits.
+function queue.give_to(id, holder)
+  local entry = entry_of(id)
+  if not entry or entry.holder == holder then return end
+  permits.withdraw(permits.offered(id))
+  entry = entry_of(id)
+  entry.holder, entry.waiting = holder, 0
+  put(id, entry)
+end
+
+-- Return the number of entries without a holder by semaphore.
+function queue.without_holder()
+  local entries = {}
+  for _, entry in each_record(key.entries) do
+    for _, name in ipairs(entry.holder == '' and entry.semaphores or {}) do
+      entries[name] = (entries[name] or 0) + 1
+    end
+  end
+  return entries
+end
+
 function queue.wait_more(id, starts)
   local entry = entry_of(id)
   if entry then
@@ -69,11 +90,11 @@ function queue.wait_more(id, starts)
   end
 end
 
--- Set the number of starts that an entry wants, offered ones included; withdraw its newest offers
--- if it wants fewer. The call is idempotent.
+-- Set the number of starts that an entry of this process wants, offered ones included; withdraw its
+-- newest offers if it wants fewer. The call is idempotent.
 function queue.set_wanted(id, wanted)
   local entry = entry_of(id)
-  if not entry then return end
+  if not entry or entry.holder ~= me then return end
   local offered = permits.offered(id)
   local too_many = {}
   for place = 1, #offered - wanted do too_many[place] = offered[place] end

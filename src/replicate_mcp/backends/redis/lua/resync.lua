@@ -2,12 +2,6 @@
 -- lost, and after the reply to one of its calls was lost. Where the process's state and this
 -- server's differ, the process's is correct, except for the actions of others while it seemed dead.
 
-local function as_keys(list)
-  local found = {}
-  for _, each in ipairs(list) do found[each] = true end
-  return found
-end
-
 -- Limits that were set; if both sides have one, the later wins. A name that is not declared here
 -- may have been removed on purpose, unless the memory was lost.
 local function sync_limits(same)
@@ -76,41 +70,39 @@ end
 
 local function sync_entries(taken_over)
   local mine = {}
-  for _, item in ipairs(args.entries) do mine[item.entry] = true end
+  for _, item in ipairs(args.entries) do mine[item.entry] = not taken_over[item.entry] end
   for id, entry in each_record(key.entries) do
     if entry.holder == me and not mine[id] then queue.remove(id) end
   end
   for _, item in ipairs(args.entries) do
-    if taken_over[item.entry] then
-      queue.remove(item.entry)
-    else
-      queue.enqueue(item)
-    end
+    if mine[item.entry] then queue.enqueue(item) end
   end
 end
 
 local function sync_batches(batches, taken_over)
   local unknown = {}
   for batch, holder in each_field(key.running) do
-    if holder == me and not batches[batch] then unknown[#unknown + 1] = batch end
+    if holder == me and not batches[batch] then
+      unknown[#unknown + 1] = batch
+      -- A batch whose opening got no reply does not run: its caller was told so.
+      if redis.call('HEXISTS', batch_key(batch), 'resumed') == 0 then journal.forget_entry(batch) end
+    end
   end
   journal.end_batches(unknown, args.reasons)
-  for batch in pairs(batches) do
-    if journal.exists(batch) and not taken_over[batch] and
-      redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
-      redis.call('HSET', key.running, batch, me)
-    end
+  for batch, resumed in pairs(batches) do
+    if journal.exists(batch) and not taken_over[batch] then journal.run(batch, resumed) end
   end
 end
 
--- Return the batches that this server does not know, and those whose waiting tasks were ended.
+-- Return the batches that this server does not know, and those that others have taken over.
 function resync.apply()
   local same = args.generation == generation_id
-  local batches, lost, taken_over, listed = as_keys(args.batches), {}, {}, {}
-  for _, batch in ipairs(args.batches) do
-    if not journal.exists(batch) then
+  local batches, lost, taken_over, listed = args.batches, {}, {}, {}
+  for batch, resumed in pairs(batches) do
+    local exists = journal.exists(batch)
+    if not exists and journal.is_run_here(batch) then
       lost[#lost + 1] = batch
-    elseif journal.was_taken_over(batch) then
+    elseif not exists or journal.is_taken_over(batch, resumed) then
       taken_over[batch] = true
       listed[#listed + 1] = batch
     end
@@ -120,7 +112,7 @@ function resync.apply()
   sync_limits(same)
   sync_rates()
   sync_permits(same, batches)
-  sync_entries(taken_over)
   sync_batches(batches, taken_over)
+  sync_entries(taken_over)
   return lost, listed
 end
