@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -109,6 +109,7 @@ class Settings(BaseModel):
     wait_seconds: float = Field(45, ge=0, le=50, alias="REPLICATE_MCP_WAIT_SECONDS")
     prediction_seconds: int = Field(600, ge=5, le=86_400, alias="REPLICATE_MCP_PREDICTION_SECONDS")
     batch_seconds: int = Field(3_600, ge=5, le=86_400, alias="REPLICATE_MCP_BATCH_SECONDS")
+    resume: Literal["service", "always", "never"] = Field("service", alias="REPLICATE_MCP_RESUME")
     images_per_day: Annotated[int | None, BeforeValidator(_blank_to_none), Field(ge=1)] = Field(
         None, alias="REPLICATE_MCP_MAX_IMAGES_PER_DAY"
     )

@@ -42,6 +42,7 @@ _WRONG = {
     "greater_than_equal": "must be at least {ge:.0f}",
     "less_than_equal": "must be at most {le:.0f}",
     "string_too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
 }
 """Error clauses by pydantic's error type, for readers who do not know pydantic."""
 
@@ -122,7 +123,7 @@ def _read_file(env_file: str | Path | None) -> Mapping[str, str | None]:
 
 def _reason(error: "ErrorDetails") -> str:
     if said := _WRONG.get(error["type"]):
-        return said.format(**error.get("ctx", {}))
+        return said.format(**error.get("ctx", {})).replace("'", "")
     return error["msg"].removeprefix("Value error, ")
 
 

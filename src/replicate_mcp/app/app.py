@@ -40,6 +40,8 @@ class App:
     """Components that the callers of a process share, opened by the first call that needs them.
 
     Args:
+        is_service: whether callers reach the process over HTTP, so that others may run its batches
+            on.
         batch_bytes: memory that the batches of all callers may use, in bytes; None for no limit.
         settings_error: why the settings cannot be used; every call raises it.
     """
@@ -50,10 +52,12 @@ class App:
         group: "TaskGroup",
         *,
         listens_on_loopback: bool = False,
+        is_service: bool = False,
         batch_bytes: int | None = None,
         settings_error: InvalidInput | None = None,
     ) -> None:
         self.settings = settings
+        self._is_service = is_service
         self._batch_bytes = batch_bytes
         self.observer: Observer | None = None
         key = settings.admin_api_key
@@ -80,6 +84,7 @@ class App:
         settings: Settings,
         *,
         listens_on_loopback: bool = False,
+        is_service: bool = False,
         batch_bytes: int | None = None,
         settings_error: InvalidInput | None = None,
     ) -> AsyncIterator["App"]:
@@ -96,6 +101,7 @@ class App:
                     settings,
                     group,
                     listens_on_loopback=listens_on_loopback,
+                    is_service=is_service,
                     batch_bytes=batch_bytes,
                     settings_error=settings_error,
                 )
@@ -253,6 +259,7 @@ class App:
                         self.settings,
                         self._group,
                         self.observer,
+                        is_service=self._is_service,
                         batch_bytes=self._batch_bytes,
                         refused=self.access.refused,
                     )

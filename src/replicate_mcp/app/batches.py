@@ -121,13 +121,23 @@ class BatchOperations:
         components = await self._get_components()
         await self._load_visible_batch(components, caller, batch_id)
         with self._waiting(seconds):
-            running = components.runner.running(batch_id)
-            if running is not None:
-                await watch(running, on_progress)
-            while await self._is_running(components, batch_id):  # noqa: ASYNC110
-                # Another process runs it; backend wake-ups are only for processes that wait for
-                # permits.
+            while True:
+                running = components.runner.running(batch_id)
+                if running is not None:
+                    await watch(running, on_progress)
+                if not await self._is_running(components, batch_id):
+                    return
+                # Another process runs it, or this one may take it over; backend wake-ups are only
+                # for processes that wait for permits.
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
+
+    async def mark_resumable(self, batch_id: str) -> None:
+        """Let other processes run a batch on if this one ends.
+
+        Call this before the caller receives the id: a caller who knows it will ask for the batch,
+        and one who does not will send the request again.
+        """
+        await (await self._get_components()).runner.mark_resumable(batch_id)
 
     async def result(
         self,
@@ -182,6 +192,7 @@ class BatchOperations:
                 created_at=_moment(each.created_at),
                 ended_at=None if each.ended_at is None else _moment(each.ended_at),
                 first_prompt=each.first_prompt,
+                resumed=each.resumed or None,
             )
             for each in states
         ]

@@ -43,13 +43,14 @@ class Components:
         dispatcher: OfferDispatcher,
         runner: BatchRunner,
         contexts: ContextQueue,
+        models: ModelResolver,
         refused: RefusedCredentials | None = None,
     ) -> None:
         self.backend = backend
         self.dispatcher = dispatcher
         self.runner = runner
         self.contexts = contexts
-        self.models = ModelResolver(backend)
+        self.models = models
         self._settings = settings
         self.accounts = Accounts(
             settings.replicate_base_url,
@@ -67,12 +68,15 @@ class Components:
         group: "TaskGroup",
         observer: "Observer | None" = None,
         *,
+        is_service: bool = False,
         batch_bytes: int | None = None,
         refused: RefusedCredentials | None = None,
     ) -> "Components":
         """Build the components, and start their background work."""
         backend = await open_backend(settings.backend, journal_bytes=settings.journal_mb * 1024**2)
         dispatcher = OfferDispatcher(backend)
+        models = ModelResolver(backend)
+        resume = settings.resume
         runner = BatchRunner(
             backend,
             dispatcher,
@@ -80,6 +84,8 @@ class Components:
             prediction_seconds=settings.prediction_seconds,
             batch_seconds=settings.batch_seconds,
             images_per_day=settings.images_per_day,
+            resume="never" if resume == "service" and not is_service else resume,
+            models=models,
             max_bytes=batch_bytes,
             observer=observer,
         )
@@ -87,7 +93,7 @@ class Components:
         group.start_soon(dispatcher.run)
         group.start_soon(runner.watch_cancellations)
         contexts = ContextQueue(backend, BackendCalls(dispatcher, group))
-        components = cls(settings, backend, dispatcher, runner, contexts, refused)
+        components = cls(settings, backend, dispatcher, runner, contexts, models, refused)
         group.start_soon(components.accounts.close_idle)
         if settings.token:
             group.start_soon(components.recover_own_account)

@@ -88,7 +88,13 @@ class AttemptStore(Protocol):
     released and offered on).
 
     Every method raises `BackendUnavailable` if the store cannot be used.
+
+    Attributes:
+        send_within_seconds: seconds within which a recorded attempt may be sent. After more, this
+            process may count as dead, and the attempt as one that was never sent.
     """
+
+    send_within_seconds: float
 
     async def record_attempts(
         self, attempts: Mapping[int, Attempt], *, images_per_day: int | None = None

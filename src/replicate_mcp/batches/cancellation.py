@@ -80,7 +80,7 @@ class Cancellation:
 
     async def fail_pending(self, batch: RunningBatch) -> None:
         """Fail the pending tasks of a batch that creates nothing more."""
-        if batch.stop_reason is None:
+        if batch.stop_reason is None or batch.is_let_go:
             return
         pending = list(batch.pending)
         batch.pending.clear()

@@ -4,10 +4,25 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from replicate_mcp.batches.journal import Journal
 from replicate_mcp.batches.outcome import failure
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.tasks.references import Reference, with_urls
 from replicate_mcp.tasks.result import GeneratedFile, TaskFailure, TaskResult, TaskSuccess
+
+
+async def read_images(
+    tasks: Sequence[PlannedTask], journal: Journal
+) -> dict[Reference, GeneratedFile]:
+    """Return the images of earlier batches that tasks refer to, as far as the journal has them."""
+    wanted = {each for task in tasks for each in task.references if each.batch is not None}
+    images: dict[Reference, GeneratedFile] = {}
+    for batch in dict.fromkeys(each.batch for each in wanted):
+        for row in await journal.results(str(batch)):
+            if isinstance(row, TaskSuccess):
+                for output, file in enumerate(row.generated_files):
+                    images[Reference(row.task_index, batch, output)] = file
+    return {each: images[each] for each in wanted if each in images}
 
 
 class Dependencies:
@@ -52,7 +67,7 @@ class Dependencies:
         return next((each for each, end in ends if end <= now), None)
 
     def settle(self, result: TaskResult) -> tuple[list[int], list[TaskFailure]]:
-        """Take note of a task's result.
+        """Take note of a task's result, which may also be that of a task that waited.
 
         Returns:
             The tasks that need no other image any more, in order, and the failures of those that
@@ -63,6 +78,7 @@ class Dependencies:
         ended: list[TaskResult] = [result]
         while ended:
             source = ended.pop()
+            self._waiting.pop(source.task_index, None)
             if isinstance(source, TaskSuccess):
                 for output, file in enumerate(source.generated_files):
                     self._images[Reference(source.task_index, None, output)] = file

@@ -20,6 +20,9 @@ class Observer(Protocol):
     def creation_retried(self) -> None:
         """Count a task that is queued again because nothing was created."""
 
+    def batch_resumed(self) -> None:
+        """Count a batch that this process runs on in place of one that has ended."""
+
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
         """Count a task's result.
 
@@ -42,6 +45,9 @@ class NullObserver:
         """Ignore the event."""
 
     def creation_retried(self) -> None:
+        """Ignore the event."""
+
+    def batch_resumed(self) -> None:
         """Ignore the event."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:

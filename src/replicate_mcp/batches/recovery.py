@@ -7,7 +7,7 @@ it stays held until the prediction has ended, and any living process records the
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,10 +15,10 @@ import anyio
 
 from replicate_mcp.batches.attempt_store import AttemptRecord
 from replicate_mcp.batches.cancellation import cancel_quietly
-from replicate_mcp.batches.messages import INTERRUPTED
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
 from replicate_mcp.batches.reconciliation import Reconciler, Verdict
+from replicate_mcp.batches.resumption import RecordedTasks
 from replicate_mcp.batches.services import BatchServices
 from replicate_mcp.batches.state_rebuild import import_running_predictions, wait_until_ended
 from replicate_mcp.errors import BackendUnavailable
@@ -39,7 +39,7 @@ from replicate_mcp.replicate_api.gateway import (
 from replicate_mcp.replicate_api.prediction import Prediction
 from replicate_mcp.tasks.filenames import BatchFilenames
 from replicate_mcp.tasks.model_name import ModelName
-from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
+from replicate_mcp.tasks.result import TaskFailure, TaskResult
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +62,25 @@ UNRECOVERABLE = (
 
 
 class Recovery:
-    """Recovery of one account: adopts orphans, follows predictions, and records results."""
+    """Recovery of one account: adopts orphans, follows predictions, and records results.
+
+    Args:
+        is_busy: returns whether this process runs batches.
+        take_over: runs a batch on that waits for a process; None to leave these to others.
+    """
 
     def __init__(
         self,
         account: str,
         reconciler: Reconciler,
         services: BatchServices,
+        *,
         is_busy: Callable[[], bool],
+        take_over: Callable[[str, Gateway], Awaitable[None]] | None = None,
     ) -> None:
         self._account = account
         self._is_busy = is_busy
+        self._take_over = take_over
         self._reconciler = reconciler
         self._services = services
         self._permits = services.permits
@@ -88,8 +96,9 @@ class Recovery:
             self._gateways.append(gateway)
 
     async def run(self) -> None:
-        """Poll for orphans until cancelled."""
+        """Poll for orphans until cancelled, at once when another process wakes this one."""
         while True:
+            woken = self._services.dispatcher.next_wakeup
             try:
                 if self._gateways:
                     await self._poll()
@@ -98,7 +107,10 @@ class Recovery:
             except Exception:
                 # Whatever the error, the account's other orphans still have to be recovered.
                 log.exception("polling the orphans of %s failed", self._account)
-            await anyio.sleep(POLL_SECONDS if self._is_busy() else IDLE_POLL_SECONDS)
+            await anyio.sleep(POLL_SECONDS)
+            if not self._is_busy():
+                with anyio.move_on_after(IDLE_POLL_SECONDS - POLL_SECONDS):
+                    await woken.wait()
 
     async def _poll(self) -> None:
         if await self._attempts.has_lost_state(self._account):
@@ -106,6 +118,9 @@ class Recovery:
         for orphan in await self._attempts.orphans(self._account):
             if await self._attempts.adopt(orphan.permit):
                 self._services.spawn(self._recover, orphan)
+        if self._take_over is not None:
+            for batch_id in await self._journal.resumable_batches(self._account):
+                await self._take_over(batch_id, self._gateways[0])
 
     async def _import_running(self) -> None:
         gateway = self._gateways[0]
@@ -173,9 +188,9 @@ class Recovery:
             try:
                 known = known or await self._resolve(orphan, gateway)
                 if known is None:
-                    result: TaskResult = failure(task, "interrupted", INTERRUPTED, retryable=True)
-                else:
-                    result = await self._outcome(orphan, task, known, gateway)
+                    admission = await self._attempts.give_back(orphan.permit)
+                    return self._services.dispatcher.dispatch(admission)
+                result: TaskResult = await self._outcome(orphan, task, known, gateway)
             except ReplicateApiError as fault:
                 if self._discard_rejected_token(gateway, fault):
                     continue
@@ -303,11 +318,8 @@ class Recovery:
     async def _filenames(self, batch_id: str) -> BatchFilenames:
         """Return the batch's filenames, including those that other processes have used."""
         if batch_id not in self._names:
-            tasks = await self._journal.tasks(batch_id)
-            names = BatchFilenames([task.output_filename for task in tasks], [None] * len(tasks))
-            for row in await self._journal.results(batch_id):
-                if isinstance(row, TaskSuccess):
-                    names.claim(row.task_index, [file.filename for file in row.generated_files])
+            recorded = await RecordedTasks.read(self._journal, batch_id)
+            names = await recorded.filenames(await self._journal.results(batch_id))
             return self._names.setdefault(batch_id, names)  # A concurrent call may have set it.
         return self._names[batch_id]
 

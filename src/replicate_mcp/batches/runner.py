@@ -1,10 +1,12 @@
 """The runner of a process's batches: each runs to its end or its deadline."""
 
+import logging
 import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,7 +14,7 @@ from anyio.abc import TaskGroup
 from replicate_mcp.batches.backend import Backend
 from replicate_mcp.batches.cancellation import Cancellation
 from replicate_mcp.batches.dependencies import Dependencies
-from replicate_mcp.batches.journal import JournalTask, NewBatch
+from replicate_mcp.batches.journal import JournalTask, NewBatch, TakenOver
 from replicate_mcp.batches.journal_inputs import encode_inputs
 from replicate_mcp.batches.memory_limit import check_memory, estimate_bytes
 from replicate_mcp.batches.observer import NullObserver, Observer
@@ -20,7 +22,8 @@ from replicate_mcp.batches.outcome import refusal
 from replicate_mcp.batches.planning import PlannedBatch, PlannedTask
 from replicate_mcp.batches.reconciliation import Reconciler
 from replicate_mcp.batches.recovery import Recovery
-from replicate_mcp.batches.running_batch import Reason, RunningBatch
+from replicate_mcp.batches.resumption import NAME_COST, Resumption
+from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.batches.services import BatchServices
 from replicate_mcp.batches.task_execution import TaskExecutor
 from replicate_mcp.batches.tracing import present_context
@@ -30,20 +33,18 @@ from replicate_mcp.platform.clock import steady_time
 from replicate_mcp.platform.memory import FreeMemory
 from replicate_mcp.replicate_api.attempt_matching import MIN_CANCEL_AFTER_SECONDS
 from replicate_mcp.replicate_api.gateway import Gateway
+from replicate_mcp.replicate_api.model_resolver import ModelResolver
 from replicate_mcp.semaphores.offer_dispatcher import OfferDispatcher
 from replicate_mcp.semaphores.permit_store import QueueEntry
 from replicate_mcp.tasks.filenames import MAX_PLANNED, BatchFilenames
 from replicate_mcp.tasks.result import TaskFailure
 
-TAKEN_OVER_REASON: Reason = (
-    "interrupted",
-    "The process that ran this batch lost contact, so another process took the batch over, "
-    "before this task was created. Nothing was billed: send it again.",
-    True,
-)
+log = logging.getLogger(__name__)
 
-NAME_COST = 200
-"""Bytes of JSON that take as long to parse as planning one filename takes."""
+ResumePolicy = Literal["always", "service", "never"]
+"""Which batches of this process others may run on if it ends: all from their start, those that
+their caller can ask for again, or none. Unless it is `never`, this process runs on those of others.
+"""
 
 CANCEL_POLL_SECONDS = 1.0
 """Interval at which the journal is read for cancellations by other processes."""
@@ -63,6 +64,8 @@ class BatchRunner:
         prediction_seconds: seconds after which Replicate cancels a prediction by itself.
         batch_seconds: seconds after which nothing more of a batch is created.
         images_per_day: daily quota of images of an account; None for no quota.
+        resume: which batches other processes may run on.
+        models: resolver of the models of resumed batches; None for one of its own.
         max_bytes: memory that all batches may use, in bytes; None for no limit and no estimate.
         observer: receives execution events.
     """
@@ -76,6 +79,8 @@ class BatchRunner:
         prediction_seconds: int,
         batch_seconds: int,
         images_per_day: int | None = None,
+        resume: ResumePolicy = "never",
+        models: ModelResolver | None = None,
         max_bytes: int | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -88,6 +93,14 @@ class BatchRunner:
             images_per_day=images_per_day,
         )
         self._batch_seconds = batch_seconds
+        self._resume_policy = resume
+        self._resumption = Resumption(
+            self._services,
+            self._cancellation,
+            self._attempting.settle,
+            models or ModelResolver(backend),
+            is_weighed=max_bytes is not None,
+        )
         self._most_bytes = max_bytes
         self._batches: dict[str, RunningBatch] = {}
         self._reconcilers: dict[str, Reconciler] = {}
@@ -140,6 +153,8 @@ class BatchRunner:
             weight=weight,
             failed=len(failures),
             invalid=len(failures),
+            is_resumable=self._resume_policy == "always"
+            or (self._resume_policy == "service" and planned.key is not None),
         )
         if self._most_bytes is not None:
             try:
@@ -151,11 +166,7 @@ class BatchRunner:
                     )
                 raise
         services = self._services
-        self._batches[batch.id] = batch
-        self._started.set()
-        services.dispatcher.subscribe(
-            batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
-        )
+        self._track(batch)
         try:
             admission = await services.journal.open_batch(
                 NewBatch(
@@ -170,6 +181,8 @@ class BatchRunner:
                     failures=failures,
                     inputs=inputs,
                     retry=planned.retry,
+                    seconds=self._batch_seconds,
+                    resumable=batch.is_resumable,
                 ),
                 replace(batch.entry, waiting=len(batch.pending)),
             )
@@ -190,17 +203,35 @@ class BatchRunner:
         """Cancel a batch: create nothing more, and cancel its running predictions."""
         self._cancellation.cancel(batch)
 
+    async def mark_resumable(self, batch_id: str) -> None:
+        """Let other processes run a batch on if this one ends: its caller can now ask for it.
+
+        Nothing changes if this process does not run the batch, or if none may be run on.
+        """
+        batch = self._batches.get(batch_id)
+        if batch is not None and not batch.is_resumable and self._resume_policy != "never":
+            await self._services.journal.mark_resumable(batch_id)
+            batch.is_resumable = True
+
     def recover(self, account: str, gateway: Gateway) -> None:
-        """Start to recover what the account's dead processes left, using `gateway` as well."""
+        """Start to recover what the account's dead processes left, using `gateway` as well.
+
+        Their batches that may be run on are resumed, unless the policy is `never`.
+        """
         if account not in self._recoveries:
-            reconciler = self._reconciler(account)
-            recovery = Recovery(account, reconciler, self._services, lambda: bool(self._batches))
+            recovery = Recovery(
+                account,
+                self._reconciler(account),
+                self._services,
+                is_busy=lambda: bool(self._batches),
+                take_over=None if self._resume_policy == "never" else self._take_over,
+            )
             self._recoveries[account] = recovery
             self._services.spawn(recovery.run)
         self._recoveries[account].use(gateway)
 
     async def watch_cancellations(self) -> None:
-        """Cancel batches that other processes cancel, and stop those that they have taken over."""
+        """Cancel batches that other processes cancel, and let go those that they have taken."""
         while True:
             if not self._batches:
                 self._started = anyio.Event()
@@ -217,9 +248,27 @@ class BatchRunner:
                 self._services.journal.interrupted_batches
             ):
                 if batch := self._batches.get(batch_id):
-                    self._services.spawn(
-                        self._cancellation.abandon_pending, batch, TAKEN_OVER_REASON
-                    )
+                    batch.let_go()
+
+    async def _take_over(self, batch_id: str, gateway: Gateway) -> None:
+        """Run a batch on that waits for a process, unless another one is first."""
+        if batch_id in self._batches:
+            return  # It was taken from this process, which has not let it go yet.
+        taken = await self._services.journal.take_over(batch_id)
+        if taken is not None:
+            self._services.spawn(self._resume, batch_id, taken, gateway)
+
+    async def _resume(self, batch_id: str, taken: TakenOver, gateway: Gateway) -> None:
+        try:
+            resumed = await self._resumption.restore(batch_id, taken, gateway, self._reconciler)
+        except Exception:
+            # Else its tasks would wait as long as this process lives.
+            log.exception("batch %s cannot be run on", batch_id)
+            await self._services.retry_until_available(self._resumption.give_up, batch_id)
+            return
+        self._track(resumed.batch)
+        self._services.spawn(self._watch, resumed.batch)
+        await self._resumption.run(resumed)
 
     async def _watch(self, batch: RunningBatch) -> None:
         """Enforce the batch's deadline, and remove the batch when it has ended."""
@@ -232,6 +281,14 @@ class BatchRunner:
             await self._cancellation.drop_out_of_time(batch)
             await batch.ended.wait()
         self._forget(batch)
+
+    def _track(self, batch: RunningBatch) -> None:
+        services = self._services
+        self._batches[batch.id] = batch
+        self._started.set()
+        services.dispatcher.subscribe(
+            batch.id, lambda offers: services.spawn(self._attempting.start_tasks, batch, offers)
+        )
 
     def _forget(self, batch: RunningBatch) -> None:
         self._batches.pop(batch.id, None)

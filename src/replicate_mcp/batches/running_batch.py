@@ -34,16 +34,20 @@ class RunningBatch:
         pending: indices of tasks that wait for a permit, in order.
         dependencies: the tasks that wait for the images of others, which are not pending.
         entry: its entry in the queue, with no starts.
+        elsewhere: indices of tasks that other processes follow, of a batch that was taken over.
         weight: memory that it uses, in bytes; 0 if memory is not limited.
-        invalid: number of tasks that failed before the start because of their inputs.
+        invalid: number of tasks with a result before the start: those that failed because of their
+            inputs, and those that had ended when the batch was taken over.
         began: when its first task was sent, on the clock of `steady_time`; None before.
         throttled: whether a creation of it was answered with 429.
         server_error: status of 500 or more in response to its last creation; else 0.
+        is_resumable: whether other processes may run it on if this one ends.
+        is_let_go: whether another process has taken it over, and runs its tasks.
         stop_reason: why no more of its tasks are created; None while they are.
         creating: task indices by permit, for creations without a response yet.
         following: ids of running predictions, by permit.
         retries: how often each task, by index, was sent again because Replicate was unreachable.
-        ended: set when every task has its result.
+        ended: set when every task has its result, or another process has taken the batch over.
         changed: set, and replaced, at every change.
         stopping: set when no more of its tasks are created.
     """
@@ -62,6 +66,7 @@ class RunningBatch:
     pending: deque[int]
     dependencies: Dependencies = field(repr=False)
     entry: QueueEntry = field(repr=False)
+    elsewhere: set[int] = field(default_factory=set)
     weight: int = 0
     invalid: int = 0
     began: float | None = None
@@ -69,6 +74,8 @@ class RunningBatch:
     failed: int = 0
     throttled: bool = False
     server_error: int = 0
+    is_resumable: bool = False
+    is_let_go: bool = False
     stop_reason: Reason | None = None
     canceled: bool = False
     creating: dict[int, int] = field(default_factory=dict)
@@ -91,12 +98,21 @@ class RunningBatch:
     @property
     def running(self) -> int:
         """Number of tasks in flight at Replicate."""
-        return len(self.creating) + len(self.following)
+        return len(self.creating) + len(self.following) + len(self.elsewhere)
 
     def stop_creating(self, reason: Reason) -> None:
         """Create no more of its tasks; the first reason stands."""
         self.stop_reason = self.stop_reason or reason
         self.stopping.set()
+
+    def let_go(self) -> None:
+        """Create no more of its tasks, and end none: the process that took it over does."""
+        self.is_let_go = True
+        self.pending.clear()
+        self.dependencies.drop()
+        self.stopping.set()
+        self.ended.set()
+        self.notify()
 
     def add_result(self, result: TaskResult) -> None:
         """Count a result, and notify those who wait for changes."""

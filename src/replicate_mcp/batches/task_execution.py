@@ -8,7 +8,7 @@ from itertools import islice
 
 import anyio
 
-from replicate_mcp.batches.attempt_store import Attempt
+from replicate_mcp.batches.attempt_store import Attempt, RecordedAttempts
 from replicate_mcp.batches.cancellation import Cancellation
 from replicate_mcp.batches.outcome import failure, outcome
 from replicate_mcp.batches.planning import PlannedTask
@@ -97,9 +97,14 @@ class TaskExecutor:
             )
             for permit, index in chosen.items()
         }
-        record = partial(
-            self._services.attempts.record_attempts, attempts, images_per_day=self._images_per_day
-        )
+        send_by = 0.0
+
+        async def record() -> RecordedAttempts:
+            nonlocal send_by
+            store = self._services.attempts
+            send_by = steady_time() + store.send_within_seconds
+            return await store.record_attempts(attempts, images_per_day=self._images_per_day)
+
         try:
             recorded = await self._services.retry_until_available(record)
         except Exception:
@@ -111,7 +116,8 @@ class TaskExecutor:
             if permit in recorded.cancel_after:
                 batch.began = batch.began or steady_time()
                 batch.creating[permit] = index
-                self._services.spawn(self._run, batch, permit, index, recorded.cancel_after[permit])
+                seconds = recorded.cancel_after[permit]
+                self._services.spawn(self._run, batch, permit, index, seconds, send_by)
             else:
                 batch.pending.append(index)
         self._services.dispatcher.dispatch(recorded.admission)
@@ -145,24 +151,31 @@ class TaskExecutor:
         assert self._images_per_day is not None
         return "daily_limit", daily_quota.sentence(self._images_per_day, resets_in), True
 
-    async def _run(self, batch: RunningBatch, permit: int, index: int, cancel_after: int) -> None:
+    async def _run(
+        self, batch: RunningBatch, permit: int, index: int, cancel_after: int, send_by: float
+    ) -> None:
         """Run one attempt to its result, or queue its task again."""
         # Recording it may have taken long: the backend was unavailable, or the machine slept.
         if batch.deadline - steady_time() < MIN_CANCEL_AFTER_SECONDS:
             await self._cancellation.drop_out_of_time(batch)
-        if batch.stop_reason is not None:
+        if batch.stop_reason is not None or batch.is_let_go:
             return await self._requeue(batch, permit, index)
         task, sent_at = batch.tasks[index], steady_time()
         self._services.observer.creation_sent(sent_at - batch.opened)
         with attempt_span(batch.trace, batch=batch.id, task=index, model=task.model) as span:
-            result = await self._attempt(batch, permit, task, cancel_after)
+            result = await self._attempt(batch, permit, task, cancel_after, send_by)
             if result is not None:
                 record_result(span, result)
                 self._services.observer.task_ended(result, steady_time() - sent_at)
         return None
 
     async def _attempt(
-        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+        self,
+        batch: RunningBatch,
+        permit: int,
+        task: PlannedTask,
+        cancel_after: int,
+        send_by: float,
     ) -> TaskResult | None:
         """Return the task's result, once recorded; None if the task is queued again."""
         until = batch.gateway.now() + cancel_after
@@ -173,7 +186,7 @@ class TaskExecutor:
                 prediction = await (
                     self._reconcile(batch, permit)
                     if reopened
-                    else self._created(batch, permit, task, cancel_after)
+                    else self._created(batch, permit, task, cancel_after, send_by)
                 )
                 self._found(batch, permit, prediction.id)
                 if not prediction.is_complete_with(task.complete_at_count):
@@ -246,12 +259,19 @@ class TaskExecutor:
         return plain, await self._services.retry_until_available(finish, plain)
 
     async def _created(
-        self, batch: RunningBatch, permit: int, task: PlannedTask, cancel_after: int
+        self,
+        batch: RunningBatch,
+        permit: int,
+        task: PlannedTask,
+        cancel_after: int,
+        send_by: float,
     ) -> Prediction:
         """Return the attempt's prediction, from the response, or from the list if that was lost."""
         try:
             inputs = batch.dependencies.inputs(task.index)
-            made = await batch.gateway.create(task.target, inputs, cancel_after=cancel_after)
+            made = await batch.gateway.create(
+                task.target, inputs, cancel_after=cancel_after, send_by=send_by
+            )
             batch.server_error = 0
             return made
         except ReplicateApiError as fault:

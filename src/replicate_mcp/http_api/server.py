@@ -130,7 +130,10 @@ async def serve_http(
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     limits = limits.fitting(raise_descriptor_limit())
     async with App.running(
-        settings, listens_on_loopback=is_loopback(host), batch_bytes=limits.batch_bytes
+        settings,
+        listens_on_loopback=is_loopback(host),
+        is_service=True,
+        batch_bytes=limits.batch_bytes,
     ) as app:
         server = ReplicateMcpServer(app)
         api = build(app, server, host=host, limits=limits)

@@ -160,7 +160,10 @@ async def _run(call: ToolCall, caller: Caller, request: BatchRequest) -> CallToo
     await call.app.batches.wait(
         caller, batch_id, seconds=call.seconds_left(wait), on_progress=call.on_progress
     )
-    return await call.answer_with(await call.app.batches.result(caller, batch_id, **call.page))
+    result = await call.app.batches.result(caller, batch_id, **call.page)
+    if result.status == "running":
+        await call.app.batches.mark_resumable(batch_id)
+    return await call.answer_with(result)
 
 
 def _retry(arguments: Mapping[str, Any]) -> Retry | None:

@@ -29,6 +29,10 @@ class ConnectionMisconfigured(RequestNotSent):
     """This machine's TLS or proxy settings prevent every connection until they are changed."""
 
 
+class SentTooLate(RequestNotSent):
+    """The request was ready only after the time by which it had to be sent."""
+
+
 class ResponseLost(ReplicateApiError):
     """The request was sent but no complete response arrived: its effect is unknown."""
 

@@ -148,7 +148,12 @@ class Gateway:
         return name
 
     async def create(
-        self, target: Target, inputs: Mapping[str, Any], *, cancel_after: int
+        self,
+        target: Target,
+        inputs: Mapping[str, Any],
+        *,
+        cancel_after: int,
+        send_by: float = math.inf,
     ) -> Prediction:
         """Create a prediction and wait while Replicate holds the response.
 
@@ -157,14 +162,15 @@ class Gateway:
             inputs: the model's inputs.
             cancel_after: seconds, at least 5, after which Replicate cancels the prediction by
                 itself.
+            send_by: the time, on the clock of `steady_time`, after which it is not created.
 
         Raises:
             ApiStatusError: nothing was created, unless the status is 5xx.
-            RequestNotSent: nothing was created.
+            RequestNotSent: nothing was created; `SentTooLate` if it is after `send_by`.
             ResponseLost: a prediction may have been created, and billed; with `UnreadableCreation`,
                 it was.
         """
-        with call(hold=HOLD_SECONDS, cancel_after=cancel_after) as this:
+        with call(hold=HOLD_SECONDS, cancel_after=cancel_after, send_by=send_by) as this:
             await self._send(self._creation(target, dict(inputs)), this)
         try:
             return Prediction.from_response(this.answer)

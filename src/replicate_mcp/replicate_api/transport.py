@@ -6,11 +6,13 @@ This transport handles all of these.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -27,6 +29,7 @@ from replicate_mcp.replicate_api.exceptions import (
     ReplicateApiError,
     RequestNotSent,
     ResponseLost,
+    SentTooLate,
     UnreadableCreation,
 )
 from replicate_mcp.replicate_api.json_body import parse_json
@@ -54,6 +57,9 @@ held: after the machine slept or changed networks, that response would never arr
 MAX_RESPONSES_AT_ONCE = 8
 """Responses that leave the transport within the same two turns of the event loop, at most."""
 
+_BEFORE_WRITING = (".send_request_headers.started", ".send_request_body.started")
+"""Ends of the names of httpcore's events after which the next bytes of a request are written."""
+
 _PROXY_STATUSES = frozenset({413, 414, 429, 431})
 """Statuses that are valid even if a proxy returns them: the request is too large, or there are too
 many."""
@@ -67,12 +73,14 @@ class Call:
         hold: seconds for which Replicate may hold the response; 0 for an immediate response.
         cancel_after: seconds after which Replicate cancels the prediction by itself; None to send
             no `Cancel-After`.
+        send_by: the time, on the clock of `steady_time`, after which the request is not sent.
         answer: the parsed body; None before it arrives.
         size_bytes: size of the response body.
     """
 
     hold: int = 0
     cancel_after: int | None = None
+    send_by: float = math.inf
     answer: Any = None
     size_bytes: int = 0
 
@@ -81,9 +89,11 @@ _call: ContextVar[Call] = ContextVar("call")
 
 
 @contextlib.contextmanager
-def call(hold: int = 0, cancel_after: int | None = None) -> Iterator[Call]:
+def call(
+    hold: int = 0, cancel_after: int | None = None, send_by: float = math.inf
+) -> Iterator[Call]:
     """Set the options of one client call inside; its raw response is in `answer` afterwards."""
-    this = Call(hold, cancel_after)
+    this = Call(hold, cancel_after, send_by)
     reset = _call.set(this)
     try:
         yield this
@@ -127,6 +137,8 @@ class Transport(httpx.AsyncBaseTransport):
             request.headers["Prefer"] = f"wait={this.hold}"
         if this.cancel_after is not None:
             request.headers["Cancel-After"] = f"{this.cancel_after}s"
+        if this.send_by < math.inf:
+            request.extensions["trace"] = partial(_check_in_time, this.send_by)
         request.extensions["timeout"] = {
             "connect": CONNECT_SECONDS,
             "write": WRITE_SECONDS,
@@ -224,6 +236,16 @@ class Transport(httpx.AsyncBaseTransport):
         # `Date` has whole seconds: a local clock within one second of it counts as correct.
         self._clock = (own if -1.5 < server_time - own < 0.5 else server_time) - steady_time()
         self.clock_known = True
+
+
+async def _check_in_time(send_by: float, event: str, _: object) -> None:
+    """Abort a request that would be sent after `send_by`; a trace function of httpcore.
+
+    The process may have been suspended since then, or the connection have taken long to open. A
+    request without its body has no effect.
+    """
+    if event.endswith(_BEFORE_WRITING) and steady_time() > send_by:
+        raise SentTooLate("no connection to it was ready in time")
 
 
 def _parse(status: int, headers: httpx.Headers, body: bytes) -> Any:

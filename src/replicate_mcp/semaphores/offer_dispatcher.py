@@ -75,6 +75,11 @@ class OfferDispatcher:
                     log.warning("%s", error)
                     self._wake_by(anyio.current_time() + ADMIT_POLL_SECONDS)
 
+    @property
+    def next_wakeup(self) -> anyio.Event:
+        """Set when another process next wakes this one."""
+        return self._wakeup
+
     async def wait_for_wakeup(self) -> None:
         """Wait until another process next wakes this one."""
         await self._wakeup.wait()

@@ -152,11 +152,16 @@ class BatchCounts(_Row):
 
 
 class ListedBatch(BatchCounts):
-    """A batch in a list: its counts, its times, and the beginning of its first prompt."""
+    """A batch in a list: its counts, its times, and the beginning of its first prompt.
+
+    Attributes:
+        resumed: how often another process has run it on after its own had ended; None for never.
+    """
 
     created_at: datetime
     ended_at: datetime | None = None
     first_prompt: Text | None = None
+    resumed: int | None = None
 
 
 class BatchResult(BatchCounts):

@@ -55,12 +55,17 @@ T = TypeVar("T")
 FORGET_EVERY_SECONDS = 600.0
 """Seconds between two deletions of expired rows."""
 
+SEND_WITHIN_SECONDS = 5.0
+"""Seconds within which a recorded attempt may be sent."""
+
 REAP_POLL_SECONDS = 1.0
 """Minimum seconds between two checks for dead processes by a process that waits or recovers."""
 
 
 class SqliteBackend:
     """An implementation of `Backend` in a SQLite file (or `:memory:`, for one process)."""
+
+    send_within_seconds = SEND_WITHIN_SECONDS
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ async def _list(app: "App", as_document: bool) -> int:
             (
                 cell(each.batch_id),
                 _ago(each),
-                _status(each),
+                _status(each) + (", resumed" if each.resumed else ""),
                 f"{each.successful_count} of {each.total_tasks}",
                 one_line(each.first_prompt or NO_PROMPT),
             )

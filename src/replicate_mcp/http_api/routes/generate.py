@@ -207,6 +207,7 @@ async def _accepted(
 
     Also for a batch that outlives this process, which is shutting down.
     """
+    await app.batches.mark_resumable(batch_id)
     result = await app.batches.result(caller, batch_id, limit=0)
     prefix = urlsplit(app.settings.public_url or "").path
     headers = {"Location": f"{prefix}/batches/{batch_id}"}

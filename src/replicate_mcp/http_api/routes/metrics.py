@@ -38,6 +38,11 @@ class Metrics:
             "Creations to be sent again because nothing was made",
             registry=registry,
         )
+        self._resumed = Counter(
+            "replicate_mcp_batches_resumed",
+            "Batches run on here after the process that ran them had ended",
+            registry=registry,
+        )
         self._tasks = Counter(
             "replicate_mcp_tasks", "Tasks ended, by outcome", ["outcome"], registry=registry
         )
@@ -70,6 +75,10 @@ class Metrics:
     def creation_retried(self) -> None:
         """Count a task whose creation will be sent again."""
         self._again.inc()
+
+    def batch_resumed(self) -> None:
+        """Count a batch that was taken over from a process that has ended."""
+        self._resumed.inc()
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
         """Count a task's result, and the seconds it took at Replicate, if known."""
