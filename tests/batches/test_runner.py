@@ -30,7 +30,7 @@ from replicate_mcp.batches.running_batch import RunningBatch
 from replicate_mcp.errors import BackendUnavailable, TaskProblem, TooManyBatches
 from replicate_mcp.platform import memory
 from replicate_mcp.platform.clock import steady_time
-from replicate_mcp.tasks.result import TaskFailure, TaskResult, TaskSuccess
+from replicate_mcp.tasks.result import TaskResult, TaskSuccess
 
 
 def code(row: TaskResult) -> str:
