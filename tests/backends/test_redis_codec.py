@@ -334,7 +334,8 @@ def test_batch_that_was_taken_over_is_mirrored_completely() -> None:
     )  # fmt: skip
     encoded = kept.encode()
     assert (encoded["elsewhere"], encoded["entry"]["max_running"]) == ((0,), 4)
-    mirror = Mirror(lambda: 0.0)
+    now = 0.0
+    mirror = Mirror(lambda: now)
     mirror.take_over(kept, entry)
     assert mirror.encode()["batches"] == {"b": 2}
     assert [each["entry"] for each in mirror.encode()["entries"]] == ["b"]
@@ -342,6 +343,15 @@ def test_batch_that_was_taken_over_is_mirrored_completely() -> None:
     assert "entry" not in kept.encode()
     mirror.mark_taken_over("b")
     assert mirror.encode()["batches"] == {"b": -1}
+    again = dataclasses.replace(kept, resumed=3, taken_over=False, closed_at=None)
+    mirror.take_over(again, entry)
+    assert mirror.encode()["batches"] == {"b": 3}
+    assert mirror.running() == ["b"]
+    mirror.batches["c"] = MirroredBatch(new_batch(id="c"), 0.0)
+    mirror.mark_taken_over("c")
+    now += 3_601
+    mirror.drop_expired()
+    assert mirror.encode()["batches"] == {"b": 3}
     state[11] = state[10] = ""
     kept = decode_complete_batch([state, "100.5", "", "", "", [OWN], "", "", [], tasks, []])
     assert (kept.batch.key, kept.batch.retry, kept.rows) == (None, None, {})

@@ -72,8 +72,35 @@ async def test_waiting_batch_whose_process_is_forgotten_waits_on(site: Site) -> 
     await gone.close()
     with site.server.client as client:
         client.hdel(site.key("running"), "b")
+    assert await one.take_over("b") is None
     await one.semaphores()
     assert await one.take_over("b") is not None
+
+
+async def test_waiting_batch_is_not_claimed_by_the_process_that_lost_it(site: Site) -> None:
+    one, late = await site.holder(), await site.holder()
+    await begin(late, "b", 2, resumable=True)
+    site.lapse(late, by=one)
+    await one.semaphores()
+    await late.admit()
+    with site.server.client as client:
+        client.hdel(site.key("running"), "b")
+    await resync(late)
+    assert await one.take_over("b") is None
+    await one.semaphores()
+    assert await one.take_over("b") is not None
+
+
+async def test_batch_marked_while_it_ran_stays_resumable_after_a_loss_of_memory(
+    site: Site,
+) -> None:
+    one, gone = await site.holder(), await site.holder()
+    await begin(gone, "b", 2)
+    await gone.mark_resumable("b")
+    site.forget()
+    await gone.admit()
+    await gone.close()
+    assert await one.resumable_batches("acme") == ["b"]
 
 
 async def test_waiting_batch_that_was_evicted_leaves_nothing(site: Site) -> None:

@@ -186,7 +186,7 @@ class Session:
                         ]
                     ],
                     "canceled": kept.canceled,
-                    "resumed": -1 if kept.taken_over else kept.resumed,
+                    "resumed": kept.resumed,
                     "entry": None if entry is None else entry.encode(),
                     "is_complete": start + ROWS_A_CALL >= len(rows) and not kept.is_run_elsewhere,
                 },
