@@ -32,6 +32,8 @@ async def left(
 ) -> list[int]:
     """Record an attempt for each of these inputs, sent now, and orphan it; return their permits.
 
+    Unless tasks wait, the batch has no process either, and may not be run on.
+
     Args:
         waiting: number of further tasks, which wait as if the batch ran on in another process.
         sent_at: time on Replicate's clock; None for this machine's time.
@@ -63,6 +65,9 @@ async def left(
     for place, permit in enumerate(offers):
         if place not in held:
             await store.abandon(permit)
+    if not waiting:
+        await store.dequeue(batch)
+        await store._step(lambda _, journal: journal._db.execute("UPDATE batch SET holder = ''"))
     return offers
 
 

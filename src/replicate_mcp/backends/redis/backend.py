@@ -45,6 +45,7 @@ class RedisBackend(RedisPermits, RedisAttempts, RedisJournal):
         mirror = Mirror()
         super().__init__(Session(server, mirror, label), mirror, journal_bytes)
         self._server = server
+        self.send_within_seconds = server.address.lease / 2
 
     @classmethod
     async def open(
