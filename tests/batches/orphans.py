@@ -66,6 +66,7 @@ async def left(
         if place not in held:
             await store.abandon(permit)
     if not waiting:
+        await store.dequeue(batch)
         await store._step(lambda _, journal: journal._db.execute("UPDATE batch SET holder = ''"))
     return offers
 

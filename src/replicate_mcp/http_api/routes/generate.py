@@ -70,12 +70,12 @@ async def generate(
     caller = caller_of(request, body.own_token)
     batch_id = await _started(request, app, caller, body, key)
     if _is_asynchronous(prefer):
-        return await _accepted(app, caller, batch_id, applied=True)
+        return await _accepted(request, app, caller, batch_id, applied=True)
     with cancel_on_disconnect(request):
         await app.batches.wait(caller, batch_id, seconds=None)
     result = await app.batches.result(caller, batch_id)
     if result.status == "running":
-        return await _accepted(app, caller, batch_id)
+        return await _accepted(request, app, caller, batch_id)
     if result.failed_results:
         return failed_image_response(result.failed_results[0], batch_id)
     (made,) = result.successful_results
@@ -150,13 +150,13 @@ async def _finished(
 ) -> Response:
     """Return the response with a batch's result, or its location if that is preferred."""
     if _is_asynchronous(prefer):
-        return await _accepted(app, caller, batch_id, applied=True)
+        return await _accepted(request, app, caller, batch_id, applied=True)
     with cancel_on_disconnect(request):
         await app.batches.wait(caller, batch_id, seconds=None)
     async with read_limiter():
         result = await app.batches.result(caller, batch_id)
         if result.status == "running":
-            return await _accepted(app, caller, batch_id)
+            return await _accepted(request, app, caller, batch_id)
         return await json_response(lambda: body_of(result), size_bytes=result.size_bytes)
 
 
@@ -201,13 +201,14 @@ def _is_asynchronous(prefer: str | None) -> bool:
 
 
 async def _accepted(
-    app: App, caller: Caller, batch_id: str, *, applied: bool = False
+    request: Request, app: App, caller: Caller, batch_id: str, *, applied: bool = False
 ) -> JSONResponse:
     """Return 202: the batch runs, and the caller did not want to wait.
 
     Also for a batch that outlives this process, which is shutting down.
     """
-    await app.batches.mark_resumable(batch_id)
+    if not await request.is_disconnected():  # Else the caller does not receive the id.
+        await app.batches.mark_resumable(batch_id)
     result = await app.batches.result(caller, batch_id, limit=0)
     prefix = urlsplit(app.settings.public_url or "").path
     headers = {"Location": f"{prefix}/batches/{batch_id}"}
