@@ -150,7 +150,7 @@ async def test_results_over_the_allowance_evict_an_ended_batch(site: Site, over:
     await roomy.record_results("b_runs", [failed(0)])
     row = counted(site, "b:b_runs") - before
     tight = await site.holder(limit=0, journal_bytes=used(site) + row - over)
-    await tight.record_results("b_runs", [failed(1)])
+    await tight.record_results("b_runs", [failed(1)], waited=False)
     assert await known(tight, "b_size") == ([] if over else ["b_size"])
     assert await known(tight, "b_runs") == ["b_runs"]
 
@@ -165,7 +165,7 @@ async def test_results_over_the_allowance_count_no_expired_key(site: Site) -> No
     await ended(site, roomy, "b_1")
     site.clock.now += DAY / 2
     tight = await site.holder(limit=0, journal_bytes=used(site))
-    await tight.record_results("b_runs", [failed(0)])
+    await tight.record_results("b_runs", [failed(0)], waited=False)
     assert await known(tight, "b_1", "b_runs") == ["b_1", "b_runs"]
     assert counted(site, "forgotten") == 0
 
