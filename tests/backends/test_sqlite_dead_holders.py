@@ -283,3 +283,16 @@ def test_unreadable_state_file_may_have_orphans(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert has_orphans(tmp_path / "folder")
     assert has_orphans(tmp_path / ("long" * 100)), "its name is too long for the system"
+
+
+async def test_batch_that_waits_for_a_process_is_left_to_those_that_run_batches_on(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    backend = await SqliteBackend.open(str(path))
+    await backend.declare_limit(OWN, 1, per_minute=600)
+    await begin(backend, "b", 1, resumable=True)
+    assert not has_orphans(path, resumes=True), "its process lives"
+    await backend.close()
+    assert has_orphans(path, resumes=True)
+    assert not has_orphans(path)
