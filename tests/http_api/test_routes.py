@@ -474,12 +474,13 @@ def test_too_deeply_nested_body_is_rejected_with_or_without_a_key(server: Server
         assert "nested" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("resume", ["service", "never"])
 def test_repeated_request_after_sigterm_gets_existing_images_and_creates_none_twice(
-    serve: Serve, simulator: Simulator
+    serve: Serve, simulator: Simulator, resume: str
 ) -> None:
     simulator.configure(predict_seconds=2)
     body = {"prompts": [f"car {n}" for n in range(6)]}
-    limit = {"REPLICATE_CONCURRENT_LIMIT": "2"}
+    limit = {"REPLICATE_CONCURRENT_LIMIT": "2", "REPLICATE_MCP_RESUME": resume}
     with serve(**limit) as first:
         headers = {"idempotency_key": "k1", "prefer": "respond-async"}
         begun = first.post("/generate-batch", body, **headers).json()
@@ -489,9 +490,9 @@ def test_repeated_request_after_sigterm_gets_existing_images_and_creates_none_tw
     with serve(**limit) as second:
         ended = second.post("/generate-batch", body, idempotency_key="k1").json()
     assert ended["batch_id"] == begun["batch_id"]
-    assert ended["successful_count"] == 2
-    assert {row["error_code"] for row in ended["failed_results"]} == {"interrupted"}
-    assert simulator.account("acme")["created"] == 2
+    made = 6 if resume == "service" else 2
+    assert ended["successful_count"] == simulator.account("acme")["created"] == made
+    assert [row["error_code"] for row in ended["failed_results"]] == ["interrupted"] * (6 - made)
 
 
 def test_non_loopback_server_requires_credentials(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """Batches outlive their process: another one runs them on, and creates each task once."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -251,3 +252,33 @@ def test_rolling_restart_creates_each_task_once_within_the_limit(
     assert max(standstills["SIGTERM"]) < LEASE_SECONDS  # Less than 1 s on a quiet machine.
     # Another process notices the death within its lease, or an idle one at its next poll.
     assert max(standstills["SIGKILL"], default=0) < max(LEASE_SECONDS, IDLE_POLL_SECONDS) + 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("programs_at", ["sqlite", KINDS[-1]], indirect=True)
+def test_random_kills_lose_no_task_and_create_none_twice(
+    programs_at: Callable[..., Programs],
+) -> None:
+    programs = programs_at(10, predict_seconds="0.1-0.6", page_size=1_000)
+    programs.variables["REPLICATE_MCP_RESUME"] = "always"
+    simulator, dice, kills, count = programs.simulator, random.Random(7), 200, 40
+    begun: list[str] = []
+    with ExitStack() as stack:
+        servers = [stack.enter_context(http_server(programs)) for _ in range(3)]
+        for kill in range(kills):
+            if kill % 10 == 0:
+                body = {"prompts": [f"{kill}, {n}" for n in range(count)]}
+                answer = servers[0].post("/generate-batch", body, prefer="respond-async")
+                begun.append(answer.json()["batch_id"])
+            time.sleep(dice.uniform(0, 0.5))
+            place = dice.randrange(3)
+            servers[place].process.kill()
+            servers[place].process.wait(15)
+            servers[place] = stack.enter_context(http_server(programs))
+        ended = [outcome(servers[0], batch_id) for batch_id in begun]
+    rows = [row for each in ended for row in each["successful_results"]]
+    assert [each["failed_results"] for each in ended] == [[]] * len(begun)
+    assert len(rows) == count * len(begun)
+    made = sorted(each["id"] for each in simulator.predictions("acme"))
+    assert sorted(row["prediction_id"] for row in rows) == made
+    assert simulator.account("acme")["max_in_flight"] <= 10
