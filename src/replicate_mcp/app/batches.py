@@ -132,7 +132,7 @@ class BatchOperations:
                 await anyio.sleep(JOURNAL_POLL_SECONDS)
 
     async def mark_resumable(self, batch_id: str) -> None:
-        """Let other processes run a batch on if this one ends.
+        """Let other processes resume a batch if this one ends.
 
         Call this before the caller receives the id: a caller who knows it will ask for the batch,
         and one who does not will send the request again.

@@ -77,7 +77,7 @@ class NewBatch:
             is not kept.
         retry: the tasks that it repeats; None for a batch of new tasks.
         seconds: seconds from now until its deadline, after which nothing more of it is created.
-        resumable: whether another process may run it on if this one ends.
+        resumable: whether another process may resume it if this one ends.
     """
 
     id: str
@@ -175,7 +175,7 @@ class Journal(Protocol):
         """
 
     async def mark_resumable(self, batch_id: str) -> None:
-        """Allow another process to run a batch on if this one ends; nothing if it has ended."""
+        """Allow another process to resume a batch if this one ends; nothing if it has ended."""
 
     async def resumable_batches(self, account: str) -> list[str]:
         """Return the ids of the account's batches that wait for a process, in queue order."""

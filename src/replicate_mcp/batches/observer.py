@@ -21,7 +21,7 @@ class Observer(Protocol):
         """Count a task that is queued again because nothing was created."""
 
     def batch_resumed(self) -> None:
-        """Count a batch that this process runs on in place of one that has ended."""
+        """Count a batch that this process resumes in place of one that has ended."""
 
     def task_ended(self, result: TaskResult, seconds_at_replicate: float | None) -> None:
         """Count a task's result.

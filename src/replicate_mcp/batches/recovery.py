@@ -66,7 +66,7 @@ class Recovery:
 
     Args:
         is_busy: returns whether this process runs batches.
-        take_over: runs a batch on that waits for a process; None to leave these to others.
+        take_over: resumes a batch that waits for a process; None to leave these to others.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Resumption: restores a batch whose process has ended from the journal, and runs it on."""
+"""Resumption: restores a batch whose process has ended from the journal, and resumes it."""
 
 import logging
 from collections import deque
@@ -175,7 +175,7 @@ class ResumedBatch:
 
 
 class Resumption:
-    """Runs batches on that this process has taken over.
+    """Resumes batches that this process has taken over.
 
     Args:
         settle: queues or fails the tasks that waited for the image of a task with a result.
@@ -274,7 +274,7 @@ class Resumption:
         """
         batch, journal = resumed.batch, self._services.journal
         log.info(
-            "running %s on: %d tasks wait, and %d run",
+            "resuming %s: %d tasks wait, and %d run",
             batch.id,
             len(resumed.unstarted),
             len(batch.elsewhere),

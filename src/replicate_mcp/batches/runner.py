@@ -42,8 +42,8 @@ from replicate_mcp.tasks.result import TaskFailure
 log = logging.getLogger(__name__)
 
 ResumePolicy = Literal["always", "service", "never"]
-"""Which batches of this process others may run on if it ends: all from their start, those that
-their caller can ask for again, or none. Unless it is `never`, this process runs on those of others.
+"""Which batches of this process others may resume if it ends: all from their start, those that
+their caller can ask for again, or none. Unless it is `never`, this process resumes those of others.
 """
 
 CANCEL_POLL_SECONDS = 1.0
@@ -64,7 +64,7 @@ class BatchRunner:
         prediction_seconds: seconds after which Replicate cancels a prediction by itself.
         batch_seconds: seconds after which nothing more of a batch is created.
         images_per_day: daily quota of images of an account; None for no quota.
-        resume: which batches other processes may run on.
+        resume: which batches other processes may resume.
         models: resolver of the models of resumed batches; None for one of its own.
         max_bytes: memory that all batches may use, in bytes; None for no limit and no estimate.
         observer: receives execution events.
@@ -204,9 +204,9 @@ class BatchRunner:
         self._cancellation.cancel(batch)
 
     async def mark_resumable(self, batch_id: str) -> None:
-        """Let other processes run a batch on if this one ends: its caller can now ask for it.
+        """Let other processes resume a batch if this one ends: its caller can now ask for it.
 
-        Nothing changes if this process does not run the batch, or if none may be run on.
+        Nothing changes if this process does not run the batch, or if none may be resumed.
         """
         batch = self._batches.get(batch_id)
         if batch is not None and not batch.is_resumable and self._resume_policy != "never":
@@ -216,7 +216,7 @@ class BatchRunner:
     def recover(self, account: str, gateway: Gateway) -> None:
         """Start to recover what the account's dead processes left, using `gateway` as well.
 
-        Their batches that may be run on are resumed, unless the policy is `never`.
+        Their batches that may be resumed are resumed, unless the policy is `never`.
         """
         if account not in self._recoveries:
             recovery = Recovery(
@@ -251,7 +251,7 @@ class BatchRunner:
                     batch.let_go()
 
     async def _take_over(self, batch_id: str, gateway: Gateway) -> None:
-        """Run a batch on that waits for a process, unless another one is first."""
+        """Resume a batch that waits for a process, unless another one is first."""
         if batch_id in self._batches:
             return  # It was taken from this process, which has not let it go yet.
         taken = await self._services.journal.take_over(batch_id)
@@ -263,7 +263,7 @@ class BatchRunner:
             resumed = await self._resumption.restore(batch_id, taken, gateway, self._reconciler)
         except Exception:
             # Else its tasks would wait as long as this process lives.
-            log.exception("batch %s cannot be run on", batch_id)
+            log.exception("batch %s cannot be resumed", batch_id)
             await self._services.retry_until_available(self._resumption.give_up, batch_id)
             return
         self._track(resumed.batch)

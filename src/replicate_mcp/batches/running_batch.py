@@ -41,7 +41,7 @@ class RunningBatch:
         began: when its first task was sent, on the clock of `steady_time`; None before.
         throttled: whether a creation of it was answered with 429.
         server_error: status of 500 or more in response to its last creation; else 0.
-        is_resumable: whether other processes may run it on if this one ends.
+        is_resumable: whether other processes may resume it if this one ends.
         is_let_go: whether another process has taken it over, and runs its tasks.
         stop_reason: why no more of its tasks are created; None while they are.
         creating: task indices by permit, for creations without a response yet.

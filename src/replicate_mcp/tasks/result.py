@@ -155,7 +155,7 @@ class ListedBatch(BatchCounts):
     """A batch in a list: its counts, its times, and the beginning of its first prompt.
 
     Attributes:
-        resumed: how often another process has run it on after its own had ended; None for never.
+        resumed: how often another process has resumed it after its own had ended; None for never.
     """
 
     created_at: datetime

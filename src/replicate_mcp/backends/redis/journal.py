@@ -113,7 +113,7 @@ class RedisJournal(RedisStore):
             return self._admission_result(answer)
 
     async def mark_resumable(self, batch_id: str) -> None:
-        """Allow another process to run a batch on if this one ends."""
+        """Allow another process to resume a batch if this one ends."""
         async with self._session.lock() as session:
             await session.call("mark_resumable", batch=batch_id)
             kept = self._mirror.batches.get(batch_id)

@@ -108,7 +108,7 @@ class MirroredBatch:
         created_at: when it was opened, by the server's clock; seconds since the epoch.
         rows: its results by task.
         canceled: whether it was marked as canceled.
-        taken_over: whether others ended its waiting tasks, or run it on, because this process
+        taken_over: whether others ended its waiting tasks, or resumed it, because this process
             seemed dead.
         entry: its entry in the queue; None once this process creates nothing more of it.
         resumed: how often it had been taken over when this process began to run it.

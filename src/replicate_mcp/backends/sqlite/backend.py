@@ -297,7 +297,7 @@ class SqliteBackend:
         return await self._step(record)
 
     async def mark_resumable(self, batch_id: str) -> None:
-        """Allow another process to run a batch on if this one ends."""
+        """Allow another process to resume a batch if this one ends."""
         await self._step(lambda _, journal: journal.mark_resumable(batch_id))
 
     async def resumable_batches(self, account: str) -> list[str]:
@@ -497,7 +497,7 @@ _MESSAGES: Mapping[ErrorCode, str] = {
 def _remove_holder(permits: PermitTables, journal: JournalTables, holder: str) -> None:
     """Remove a process: its running predictions keep their permits.
 
-    Its batches that may be run on wait for another process; the tasks of the others fail.
+    Its batches that may be resumed wait for another process; the tasks of the others fail.
     """
     permits.remove_holder(holder)
     for batch in journal.remove_holder(holder):

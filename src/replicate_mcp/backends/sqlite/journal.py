@@ -242,7 +242,7 @@ class JournalTables:
         return row is not None
 
     def mark_resumable(self, batch: str) -> None:
-        """Allow another process to run a batch on."""
+        """Allow another process to resume a batch."""
         self._db.execute(
             "UPDATE batch SET resumable = 1 WHERE id = ? AND ended_at IS NULL", (batch,)
         )
@@ -257,7 +257,7 @@ class JournalTables:
         return [batch for (batch,) in rows]
 
     def why_not_resumable(self, batch: str) -> ErrorCode | None:
-        """Return why a batch without a process is not run on; None if it waits for one."""
+        """Return why a batch without a process is not resumed; None if it waits for one."""
         entry, canceled, deadline = self._db.execute(
             "SELECT entry, canceled, deadline FROM batch"
             " LEFT JOIN queue ON entry = id WHERE id = ?",

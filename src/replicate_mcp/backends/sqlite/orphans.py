@@ -13,7 +13,7 @@ _RESUMABLE = " UNION SELECT holder FROM batch WHERE resumable AND ended_at IS NU
 def has_orphans(path: Path, *, resumes: bool = False) -> bool:
     """Return whether a state file has attempts to recover: those whose process is dead.
 
-    With `resumes`, batches that this process may run on count as well.
+    With `resumes`, batches that this process may resume count as well.
 
     A missing file has none, and is not created. Where the file cannot be read, the answer is True,
     since opening it says why. Call this in a thread: SQLite may wait for another process.

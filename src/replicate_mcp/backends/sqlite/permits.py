@@ -65,7 +65,7 @@ class PermitTables:
     def remove_holder(self, holder: str) -> None:
         """Remove a process and all its state except the permits of its predictions.
 
-        The entries of batches that another process may run on keep their turn.
+        The entries of batches that another process may resume keep their turn.
         """
         self._withdraw("holder = ?", (holder,))
         waiting = self._db.execute(

@@ -40,7 +40,7 @@ class Metrics:
         )
         self._resumed = Counter(
             "replicate_mcp_batches_resumed",
-            "Batches run on here after the process that ran them had ended",
+            "Batches resumed here after the process that ran them had ended",
             registry=registry,
         )
         self._tasks = Counter(

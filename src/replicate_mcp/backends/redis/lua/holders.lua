@@ -181,7 +181,7 @@ end
 -- Dead holders
 
 -- Remove these processes, the keys of `gone`, and all their state except the permits of their
--- predictions, and batches that may be run on; all at once, since some of it is found only by reading that of every process.
+-- predictions, and batches that may be resumed; all at once, since some of it is found only by reading that of every process.
 function holders.remove(gone, reasons)
   permits.withdraw_from(gone)
   for id, entry in each_record(key.entries) do

@@ -136,7 +136,7 @@ function journal.end_task(batch, task, reason, prediction)
   if kept then journal.record(batch, {row(task, kept, reason)}) end
 end
 
--- Return why a batch is not run on if its process has ended, as one of the reasons; nil if it is.
+-- Return why a batch is not resumed if its process has ended, as one of the reasons; nil if it is.
 local function why_not_resumable(batch)
   local kept = redis.call('HMGET', batch_key(batch), 'generation', 'resumable', 'entry', 'canceled',
     'deadline')
@@ -184,7 +184,7 @@ local function end_waiting_tasks_of(batch, with_permit, reason)
   journal.record(batch, rows)
 end
 
--- End the waiting tasks of these batches, which have no process, or let another one run them on.
+-- End the waiting tasks of these batches, which have no process, or let another one resume them.
 function journal.end_batches(batches, reasons)
   local with_permit
   for _, batch in ipairs(batches) do
@@ -249,7 +249,7 @@ function journal.run(batch, resumed)
   queue.give_to(batch, me)
 end
 
--- Batches that other processes run on
+-- Batches that other processes resume
 
 function journal.mark_resumable(batch)
   if journal.exists(batch) and redis.call('HEXISTS', batch_key(batch), 'ended_at') == 0 then
@@ -280,7 +280,7 @@ end
 
 local function entry_of(batch) return record_of(batch_key(batch), 'entry') end
 
--- Let this process run a batch on that waits for one; return whether it does now. Nothing is taken
+-- Let this process resume a batch that waits for one; return whether it does now. Nothing is taken
 -- over before every living process has sent its state again after a loss of memory.
 function journal.take_over(batch)
   local holder = redis.call('HGET', key.running, batch)
