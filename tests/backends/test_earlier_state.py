@@ -65,7 +65,7 @@ async def test_state_file_of_an_earlier_version_is_migrated(tmp_path: Path, vers
     backend = await SqliteBackend.open(str(path), clock=lambda: NOW)
     await backend.declare_limit(OWN, 5, per_minute=600)
     await check_batches(backend, version)
-    # Its process is gone, and no other runs it on.
+    # Its process is gone, and no other resumes it.
     rows = await backend.results("b_runs")
     assert sorted(row.task_index for row in rows) == [0, 1, 2]
     await begin(backend, "b_new", 1, key=IdempotencyKey("other", "digest"))

@@ -137,7 +137,7 @@ async def test_batch_of_a_process_whose_lease_has_ended_waits(site: Site) -> Non
     assert await one.resumable_batches("acme") == ["b"]
     assert (await late.admit()).offers == (), "it has lost the batch, though none runs it"
     assert await late.interrupted_batches() == ["b"]
-    assert await late.take_over("b") is not None, "it may run it on itself"
+    assert await late.take_over("b") is not None, "it may resume it itself"
     offers = (await late.enqueue(replace(ENTRY, waiting=2))).offers
     assert len(offers) == 2
     await resync(late)
@@ -199,7 +199,7 @@ async def test_repeated_takeover_gets_the_same_reply(site: Site) -> None:
     assert await two._session.call("take_over", batch="b") == []
 
 
-# A loss of memory while another process runs the batch on.
+# A loss of memory after another process has resumed the batch.
 
 
 async def taken_over(site: Site) -> tuple[RedisBackend, RedisBackend, int]:
@@ -279,7 +279,7 @@ async def test_results_of_others_are_restored_once_they_were_read(site: Site) ->
 
 
 async def cut_off(site: Site) -> tuple[RedisBackend, RedisBackend]:
-    """Return a process that ran a batch of 4, and does not know that the other runs it on.
+    """Return a process that ran a batch of 4, and does not know that the other has resumed it.
 
     The first recorded task 0, and task 1 has a permit of it; the second waits for two tasks.
     """

@@ -1,4 +1,4 @@
-"""What the journal has of a batch, from which another process runs it on."""
+"""What the journal has of a batch, from which another process resumes it."""
 
 from dataclasses import replace
 from typing import Any, cast

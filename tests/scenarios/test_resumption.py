@@ -1,4 +1,4 @@
-"""Batches outlive their process: another one runs them on, and creates each task once."""
+"""Batches outlive their process: another one resumes them, and creates each task once."""
 
 import os
 import random

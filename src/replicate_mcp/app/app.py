@@ -40,8 +40,8 @@ class App:
     """Components that the callers of a process share, opened by the first call that needs them.
 
     Args:
-        is_service: whether callers reach the process over HTTP, so that others may run its batches
-            on.
+        is_service: whether callers reach the process over HTTP, so that others may resume its
+            batches.
         batch_bytes: memory that the batches of all callers may use, in bytes; None for no limit.
         settings_error: why the settings cannot be used; every call raises it.
     """

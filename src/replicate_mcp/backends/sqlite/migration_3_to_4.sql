@@ -1,4 +1,4 @@
--- Version 3 to 4: batches can be run on by another process, until their deadline.
+-- Version 3 to 4: batches can be resumed by another process, until their deadline.
 -- What began before is not.
 
 ALTER TABLE batch ADD COLUMN deadline REAL NOT NULL DEFAULT 0;

@@ -93,7 +93,7 @@ CREATE TABLE IF NOT EXISTS batch (
   retry_of   TEXT,                  -- the batch whose tasks it repeats
   retried    TEXT,                  -- their indexes, as JSON
   deadline   REAL NOT NULL DEFAULT 0,      -- nothing more of it is created after it
-  resumable  INTEGER NOT NULL DEFAULT 0,   -- another process may run it on if its own ends
+  resumable  INTEGER NOT NULL DEFAULT 0,   -- another process may resume it if its own ends
   resumed    INTEGER NOT NULL DEFAULT 0    -- how often a process has taken it over
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_key ON batch (caller, key) WHERE key IS NOT NULL;
