@@ -45,7 +45,7 @@ GENERATE_IMAGES: Schema = _arguments(
     tasks={
         "type": "array",
         "description": "1 to 1000 image requests. Any other model input is a key of a task too. "
-        'In place of an image URL: {"task": 0}, that of task 0, or {"batch": "b_…", "task": 0}.',
+        'For an image URL: {"task": 0}, that of task 0, or {"batch": "b_…", "task": 0}.',
         "items": {
             "type": "object",
             # Strict clients drop keys that are not listed here.
@@ -58,12 +58,12 @@ GENERATE_IMAGES: Schema = _arguments(
                     "type": "string",
                     "description": "A label like red_car.jpg; its extension asks for that format.",
                 },
-                "model": {"type": "string", "description": "For this task alone."},
+                "model": {"type": "string", "description": "For this task."},
                 "aspect_ratio": {"type": "string", "description": "Like 16:9."},
                 "num_outputs": _COUNT,
                 "seed": _COUNT,
                 "output_format": _TEXT,
-                "input_image": {"description": 'To edit: a URL or {"task": 0}.'},
+                "input_image": {"type": "string", "description": 'A URL or {"task": 0}, to edit.'},
                 "input": {
                     "type": "object",
                     "description": "More model inputs; override same-named keys.",
