@@ -63,7 +63,7 @@ GENERATE_IMAGES: Schema = _arguments(
                 "num_outputs": _COUNT,
                 "seed": _COUNT,
                 "output_format": _TEXT,
-                "input_image": {"type": "string", "description": 'A URL or {"task": 0}, to edit.'},
+                "input_image": {"type": "string", "description": 'URL to edit, or {"task": 0}.'},
                 "input": {
                     "type": "object",
                     "description": "More model inputs; override same-named keys.",
